@@ -1,0 +1,436 @@
+"""Every error that crosses the queue.
+
+Fields first, a sentence second. The fields are JSON values in `args`, in the order of the constructor, so an error
+survives pickle, Celery's JSON result (`exc_type`, `exc_message`) and a log line alike. A service translates foreign
+exceptions at its border; a producer meets only what is declared here.
+
+`Transient` errors may be retried, `Permanent` ones may not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+__all__ = ["REGISTRY", "GaiaError", "Permanent", "Transient", "revive"]
+
+
+@dataclass(eq=False, repr=False)
+class GaiaError(Exception):
+    """The base of every error that Gaia raises."""
+
+    def __post_init__(self) -> None:
+        """Keep the fields as `args`: that is what pickle and Celery carry."""
+        self.args = tuple(getattr(self, each.name) for each in fields(self))
+
+    def __repr__(self) -> str:
+        """Show the class and its fields; they hold no secret."""
+        inner = ", ".join(f"{each.name}={getattr(self, each.name)!r}" for each in fields(self))
+        return f"{type(self).__name__}({inner})"
+
+
+class Transient(GaiaError):
+    """It may work when tried again."""
+
+
+class Permanent(GaiaError):
+    """Trying again without a change gives the same answer."""
+
+
+# --- of the call itself
+
+
+@dataclass(eq=False, repr=False)
+class InvalidCall(Permanent):
+    """A field of a call is missing, unknown, of the wrong type, or out of bounds."""
+
+    operation: str
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.operation}: field {self.field!r} {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class InvalidResult(Permanent):
+    """A worker's reply does not fit the contract this client knows; the two are of different versions."""
+
+    operation: str
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the reply to {self.operation} does not fit its contract: {self.field!r} {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class PayloadTooLarge(Permanent):
+    """A message is larger than the queue takes."""
+
+    operation: str
+    size_bytes: int
+    limit_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.operation}: the message has {self.size_bytes} bytes, the queue takes {self.limit_bytes}: "
+            "put large data where the worker can read it (a files root or a URL), or split the call"
+        )
+
+
+@dataclass(eq=False, repr=False)
+class NewerPayload(Permanent):
+    """A message was written by a client newer than this worker."""
+
+    operation: str
+    version: int
+    known: int
+
+    def __str__(self) -> str:
+        return f"{self.operation}: payload version {self.version}, this worker knows up to {self.known}: upgrade it"
+
+
+@dataclass(eq=False, repr=False)
+class KeyReused(Permanent):
+    """An idempotency key was used before, with another payload."""
+
+    key: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"idempotency key {self.key!r} belongs to another call, {self.id}"
+
+
+@dataclass(eq=False, repr=False)
+class Cancelled(Permanent):
+    """The call was cancelled, before or while it ran."""
+
+    id: str
+
+    def __str__(self) -> str:
+        return f"call {self.id} was cancelled"
+
+
+@dataclass(eq=False, repr=False)
+class Expired(Permanent):
+    """The call had not started when its `expires` passed, so it was dropped."""
+
+    id: str
+
+    def __str__(self) -> str:
+        return f"call {self.id} expired before a worker started it"
+
+
+@dataclass(eq=False, repr=False)
+class DeadlineExceeded(Permanent):
+    """The call had not ended by its deadline."""
+
+    operation: str
+    late_s: float
+
+    def __str__(self) -> str:
+        return f"{self.operation}: the deadline passed {self.late_s:.3f} s ago"
+
+
+@dataclass(eq=False, repr=False)
+class InternalError(Permanent):
+    """A service failed in a way it does not know: a defect of Gaia. The worker's log holds the traceback."""
+
+    operation: str
+    kind: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.operation}: unexpected {self.kind}: {self.detail}"
+
+
+@dataclass(eq=False, repr=False)
+class RemoteError(Permanent):
+    """A worker stored an error of a class this client does not know."""
+
+    kind: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.detail}"
+
+
+# --- of the cluster
+
+
+@dataclass(eq=False, repr=False)
+class Unreachable(Transient):
+    """Redis did not answer. For a submit: whether the message was queued is not known."""
+
+    url: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"Redis at {self.url} cannot be reached: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class NotReady(Transient, TimeoutError):
+    """`Pending.get` waited as long as it was told to. The call goes on; ask again or cancel it."""
+
+    id: str
+    waited_s: float
+
+    def __str__(self) -> str:
+        return f"call {self.id} had no result after {self.waited_s:.3f} s"
+
+
+@dataclass(eq=False, repr=False)
+class NoResult(Permanent):
+    """The call was submitted with `result=False`: nothing is stored for it."""
+
+    id: str
+
+    def __str__(self) -> str:
+        return f"call {self.id} was submitted with result=False"
+
+
+@dataclass(eq=False, repr=False)
+class NotConfigured(Permanent):
+    """The operation needs a setting that is not set."""
+
+    setting: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.setting} is not set: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class ArtifactMissing(Permanent):
+    """A large body is gone: it expired, was never stored, or does not match its checksum."""
+
+    id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"artifact {self.id}: {self.reason}"
+
+
+# --- of the network
+
+
+@dataclass(eq=False, repr=False)
+class EgressDenied(Permanent):
+    """An outbound address is refused by the egress rules."""
+
+    host: str
+    address: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"egress to {self.host} ({self.address}) is denied: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class NameNotFound(Permanent):
+    """The name does not exist, or has no record of the type asked for."""
+
+    name: str
+    type: str
+
+    def __str__(self) -> str:
+        return f"{self.name} has no {self.type} record"
+
+
+@dataclass(eq=False, repr=False)
+class ResolverFailed(Transient):
+    """No name server gave an answer in time."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} could not be resolved: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class ConnectFailed(Transient):
+    """No connection could be made, or it broke before an answer came."""
+
+    host: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class TimedOut(Transient):
+    """The operation's own `timeout_s` (or what was left of its deadline) passed while it ran."""
+
+    operation: str
+    timeout_s: float
+
+    def __str__(self) -> str:
+        return f"{self.operation}: not done within {self.timeout_s:.3f} s"
+
+
+@dataclass(eq=False, repr=False)
+class TlsFailed(Permanent):
+    """The TLS handshake failed: certificate, name, or protocol."""
+
+    host: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"TLS with {self.host} failed: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class BadReply(Permanent):
+    """The server's answer is not HTTP as it should be, or cannot be decoded."""
+
+    host: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.host} sent a bad reply: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class BodyTooLarge(Permanent):
+    """A body passed its cap; reading stopped there."""
+
+    source: str
+    limit_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.source}: the body is over {self.limit_bytes} bytes"
+
+
+@dataclass(eq=False, repr=False)
+class TooManyRedirects(Permanent):
+    """The server redirected more often than allowed."""
+
+    host: str
+    limit: int
+
+    def __str__(self) -> str:
+        return f"{self.host}: more than {self.limit} redirects"
+
+
+@dataclass(eq=False, repr=False)
+class PoolExhausted(Transient):
+    """Every slot of a pool stayed busy for as long as a caller may wait."""
+
+    pool: str
+    size: int
+    waited_s: float
+
+    def __str__(self) -> str:
+        return f"{self.pool}: all {self.size} busy for {self.waited_s:.3f} s"
+
+
+# --- of files
+
+
+@dataclass(eq=False, repr=False)
+class PathDenied(Permanent):
+    """A path names no configured root, leaves its root, or is not allowed there."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class FileMissing(Permanent):
+    """There is nothing at that path."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: no such file or directory"
+
+
+@dataclass(eq=False, repr=False)
+class FileFailed(Permanent):
+    """The operating system refused a file operation."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+# --- of processes
+
+
+@dataclass(eq=False, repr=False)
+class ExecutableDenied(Permanent):
+    """The executable is not on the worker's allow list."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class StartFailed(Permanent):
+    """The program could not be started."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} could not be started: {self.reason}"
+
+
+# --- of browsers
+
+
+@dataclass(eq=False, repr=False)
+class BrowserUnavailable(Transient):
+    """No browser could be started, or it died under the call."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"no browser: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class NavigationFailed(Permanent):
+    """The page could not be loaded."""
+
+    url: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.url} could not be loaded: {self.reason}"
+
+
+def _registry() -> dict[str, type[GaiaError]]:
+    found: dict[str, type[GaiaError]] = {}
+    heap: list[type[GaiaError]] = [GaiaError]
+    while heap:
+        kind = heap.pop()
+        found[kind.__name__] = kind
+        heap.extend(kind.__subclasses__())
+    return found
+
+
+REGISTRY = _registry()
+"""Class name to class. Names are unique, so a name on the wire is enough to revive an error."""
+
+
+def revive(kind: str, arguments: Sequence[object] | str) -> GaiaError:
+    """Rebuild an error from its class name and fields; one that is not ours becomes `RemoteError`."""
+    found = REGISTRY.get(kind)
+    if found is not None and not isinstance(arguments, str):
+        try:
+            return found(*arguments)
+        except TypeError:
+            pass  # the same name with other fields: an error of another version
+    detail = arguments if isinstance(arguments, str) else ", ".join(str(each) for each in arguments)
+    return RemoteError(kind, detail)

@@ -1,0 +1,1 @@
+"""Which outbound addresses may be dialled, and the dialling."""

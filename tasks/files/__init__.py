@@ -1,0 +1,1 @@
+"""Files beneath named roots."""

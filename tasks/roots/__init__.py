@@ -1,0 +1,1 @@
+"""Confinement of paths beneath named directories."""

@@ -1,0 +1,128 @@
+"""What bounds a running call: its deadline, its cancellation, its progress, its clock.
+
+A service receives a `Scope` beside the call and asks it before and during every wait. Nothing else tells a service
+that it runs in a worker.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from gaia.errors import Cancelled, DeadlineExceeded
+
+DEFAULT_DEADLINE_S: Final = 900.0
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time, as an argument. `wall` is seconds since the epoch, `monotonic` never runs backwards."""
+
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+
+
+class CancelToken:
+    """Set once, from any thread; runs the callbacks registered by whoever must be woken."""
+
+    def __init__(self) -> None:
+        """Start unset."""
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], None]] = []
+
+    def is_set(self) -> bool:
+        """Say whether the call was cancelled."""
+        return self._event.is_set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until cancelled, at most so long; say whether it was."""
+        return self._event.wait(timeout_s)
+
+    def set(self) -> None:
+        """Cancel. Each callback runs once, in this thread; one that raises does not keep the rest from running."""
+        with self._lock:
+            self._event.set()
+            callbacks, self._callbacks = self._callbacks, []
+        failures = []
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception as failure:  # noqa: BLE001 - finish the list, then tell
+                failures.append(failure)
+        if failures:
+            message = "cancel callbacks failed"
+            raise ExceptionGroup(message, failures)
+
+    @contextmanager
+    def calling(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Run the callback if the call is cancelled inside the block, at once if it already was."""
+        with self._lock:
+            already = self._event.is_set()
+            if not already:
+                self._callbacks.append(callback)
+        if already:
+            callback()
+        try:
+            yield
+        finally:
+            with self._lock:
+                if callback in self._callbacks:
+                    self._callbacks.remove(callback)
+
+
+def _no_progress(done: float, total: float | None, note: str) -> None:
+    del done, total, note
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The bounds of one running call.
+
+    `ends_at` is monotonic time: the deadline that the caller set as wall time is converted once, at the start, so a
+    step of the clock cannot stretch it. `attempts` counts the runs of this call, this one included.
+    """
+
+    id: str
+    operation: str
+    ends_at: float
+    cancelled: CancelToken = field(default_factory=CancelToken)
+    report: Callable[[float, float | None, str], None] = _no_progress
+    clock: Clock = field(default_factory=Clock)
+    attempts: int = 1
+
+    def remaining_s(self) -> float:
+        """Give the seconds left until the deadline; negative when it has passed."""
+        return self.ends_at - self.clock.monotonic()
+
+    def check(self) -> None:
+        """Raise `Cancelled` or `DeadlineExceeded` if the call has to end; to be asked in every loop."""
+        if self.cancelled.is_set():
+            raise Cancelled(self.id)
+        left = self.remaining_s()
+        if left <= 0:
+            raise DeadlineExceeded(self.operation, round(-left, 3))
+
+    def bound_s(self, timeout_s: float | None = None) -> float:
+        """Give how long a wait may take: `timeout_s`, or what is left of the deadline if that is less.
+
+        Raises:
+            Cancelled, DeadlineExceeded: if no time is left at all.
+        """
+        self.check()
+        left = max(self.remaining_s(), 0.001)
+        return left if timeout_s is None else min(timeout_s, left)
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Tell the caller how far the call is; cheap, at most ten a second are stored."""
+        self.report(done, total, note)
+
+    @classmethod
+    def lasting(
+        cls, seconds: float = DEFAULT_DEADLINE_S, *, operation: str = "test", clock: Clock | None = None
+    ) -> "Scope":
+        """Make a scope outside a worker: for tests, scripts and warm-up."""
+        clock = clock or Clock()
+        return cls(id="local", operation=operation, ends_at=clock.monotonic() + seconds, clock=clock)
