@@ -78,6 +78,16 @@ class PayloadTooLarge(Permanent):
 
 
 @dataclass(eq=False, repr=False)
+class UnknownOperation(Permanent):
+    """No worker of this cluster's version knows the operation."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"no operation is called {self.name!r}"
+
+
+@dataclass(eq=False, repr=False)
 class NewerPayload(Permanent):
     """A message was written by a client newer than this worker."""
 

@@ -1,0 +1,42 @@
+"""The name of every key and channel that Gaia keeps in Redis, besides Celery's own."""
+
+from typing import Final
+
+CANCEL_CHANNEL: Final = "gaia:cancel"
+DEAD: Final = "gaia:dead"
+
+CANCEL_TTL_S: Final = 24 * 3600
+KEY_TTL_S: Final = 24 * 3600
+PROGRESS_TTL_S: Final = 3600
+
+_RESULT = "celery-task-meta-"
+
+
+def result(call_id: str) -> str:
+    """Name the result of a call: Celery's key, and the channel it announces the result on."""
+    return _RESULT + call_id
+
+
+def id_of_result(name: str) -> str:
+    """Give the call's id back from `result`."""
+    return name.removeprefix(_RESULT)
+
+
+def cancel(call_id: str) -> str:
+    """Name the mark of a cancelled call."""
+    return f"gaia:cancel:{call_id}"
+
+
+def progress(call_id: str) -> str:
+    """Name the latest progress of a call."""
+    return f"gaia:progress:{call_id}"
+
+
+def idempotency(key: str) -> str:
+    """Name the record of an idempotency key."""
+    return f"gaia:key:{key}"
+
+
+def artifact(artifact_id: str) -> str:
+    """Name a large body."""
+    return f"gaia:artifact:{artifact_id}"

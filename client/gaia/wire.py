@@ -1,0 +1,91 @@
+"""What both sides of the queue must agree on: the envelope, the queues, and Celery's shared options.
+
+A message is a Celery task message (protocol 2, JSON). The operation is the task's name, the call's fields are its
+keyword arguments, and what Gaia adds travels in one header, `gaia`:
+
+    {"v": 1, "at": 1763886000.0, "deadline": 1763886900.0, "key": "order-7"}
+
+A producer that knows nothing of the header may leave it out: every part has a default.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gaia.errors import InvalidCall, NewerPayload
+
+QUEUES: Final = ("api", "files", "browser", "process", "network")
+HEADER: Final = "gaia"
+PAYLOAD_VERSION: Final = 1
+
+MESSAGE_LIMIT_BYTES: Final = 1024 * 1024
+"""Larger calls are refused at submit; large bodies travel as artifacts and count little."""
+
+DEFAULT_DEADLINE_S: Final = 900.0
+DEFAULT_PRIORITY: Final = 0
+"""0 is the highest of 0 to 9, as in Celery on Redis; kombu keeps four lists, for 0-2, 3-5, 6-8 and 9."""
+
+RESULT_TTL_S: Final = 3600
+
+SHARED_OPTIONS: Final[Mapping[str, Any]] = {
+    "task_protocol": 2,
+    "task_serializer": "json",
+    "result_serializer": "json",
+    "event_serializer": "json",
+    "accept_content": ["json"],
+    "result_accept_content": ["json"],
+    "enable_utc": True,
+    "timezone": "UTC",
+    "result_expires": RESULT_TTL_S,
+    # The stored result holds the reply and the error, never the arguments.
+    "result_extended": False,
+    "broker_connection_timeout": 3.0,
+    "task_default_priority": DEFAULT_PRIORITY,
+}
+"""Celery options that producers and workers share. Time-outs of sockets are each side's own."""
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What a message says besides its call. Times are seconds since the epoch."""
+
+    version: int = PAYLOAD_VERSION
+    published_at: float | None = None
+    deadline: float | None = None
+    key: str | None = None
+
+    def header(self) -> dict[str, Any]:
+        """Give the header's value, unset parts left out."""
+        parts = {"v": self.version, "at": self.published_at, "deadline": self.deadline, "key": self.key}
+        return {name: value for name, value in parts.items() if value is not None}
+
+    @classmethod
+    def read(cls, operation: str, given: object) -> "Envelope":
+        """Read the header's value, None included.
+
+        Raises:
+            InvalidCall: if it is not of the form above.
+            NewerPayload: if its version is not known here.
+        """
+        if given is None:
+            return cls()
+        if not isinstance(given, Mapping):
+            raise InvalidCall(operation, HEADER, "must be an object")
+        version = given.get("v", PAYLOAD_VERSION)
+        if not isinstance(version, int) or isinstance(version, bool):
+            raise InvalidCall(operation, f"{HEADER}.v", "must be an integer")
+        if version > PAYLOAD_VERSION:
+            raise NewerPayload(operation, version, PAYLOAD_VERSION)
+        key = given.get("key")
+        if key is not None and not isinstance(key, str):
+            raise InvalidCall(operation, f"{HEADER}.key", "must be a string")
+        return cls(version, _time(operation, given, "at"), _time(operation, given, "deadline"), key)
+
+
+def _time(operation: str, given: Mapping[str, object], name: str) -> float | None:
+    value = given.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InvalidCall(operation, f"{HEADER}.{name}", "must be seconds since the epoch")
+    return float(value)

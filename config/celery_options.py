@@ -1,0 +1,51 @@
+"""Settings to Celery options: a pure function on what both sides share in `gaia.wire`."""
+
+from typing import Any, Final
+
+from config.settings import Settings
+from gaia import wire
+from gaia.contracts.base import CALLS
+from gaia.store.connection import CONNECT_TIMEOUT_S
+
+VISIBILITY_TIMEOUT_S: Final = 3600
+"""A message held longer is given to another worker, so it is above every deadline (`Worker.deadline_s`)."""
+
+
+def celery_options(settings: Settings) -> dict[str, Any]:
+    """Give the options of a worker's Celery app."""
+    # The broker waits in BRPOP for a second at a time, so this bounds a half-open socket, not an idle one.
+    redis = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": 30.0, "socket_keepalive": True}
+    return {
+        **wire.SHARED_OPTIONS,
+        "broker_url": settings.redis_url,
+        "result_backend": settings.result_url or settings.redis_url,
+        "broker_transport_options": {
+            **redis,
+            "visibility_timeout": VISIBILITY_TIMEOUT_S,
+            # Stock Celery looks for dead workers' messages every tenth time, a hundred seconds apart.
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            "health_check_interval": 25,
+        },
+        "visibility_timeout": VISIBILITY_TIMEOUT_S,
+        "result_backend_transport_options": {"visibility_timeout": VISIBILITY_TIMEOUT_S},
+        "redis_socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "redis_socket_timeout": 30.0,
+        "redis_socket_keepalive": True,
+        "redis_backend_health_check_interval": 25,
+        "broker_connection_retry_on_startup": True,
+        # A worker outlives an outage of any length; the default gives up at the hundredth try.
+        "broker_connection_max_retries": None,
+        "task_routes": {name: {"queue": call.QUEUE} for name, call in CALLS.items()},
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_send_task_events": True,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "worker_consumer": "tasks.runtime.consumer:Consumer",
+        "worker_pool": "threads",
+        # Mingle and gossip serve clocks and revokes that Gaia keeps in Redis; cancellation does not pass through here.
+        "worker_enable_remote_control": True,
+    }

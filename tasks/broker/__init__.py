@@ -1,0 +1,1 @@
+"""Our Redis transport on kombu's."""

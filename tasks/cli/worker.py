@@ -1,0 +1,40 @@
+"""`gaia worker`: one worker process."""
+
+import sys
+
+import click
+
+from config.settings import load
+from gaia import wire
+from gaia.store.connection import connect, reaching
+
+
+@click.command()
+@click.argument("queues", nargs=-1, required=True, type=click.Choice(wire.QUEUES), metavar="QUEUE...")
+@click.option("--concurrency", type=click.IntRange(1, 1000), help="Calls at once, in threads.")
+@click.option("--name", help="Node name without the host; unique on the machine. By default it holds the pid.")
+def worker(queues: tuple[str, ...], concurrency: int | None, name: str | None) -> None:
+    """Work on the given queues until SIGTERM.
+
+    Queues: api, files, browser, process, network.
+    """
+    settings = load()
+    # Celery would retry for ever; at the start, a wrong address is far more likely than an outage.
+    client = connect(settings.redis_url)
+    with reaching(settings.redis_url):
+        client.ping()
+    client.close()
+
+    from tasks.app import app  # it reads the settings: not before they are known to be sound
+    from tasks.runtime import worker as runtime
+
+    setting = concurrency or settings.worker.concurrency
+    sys.exit(
+        runtime.run(
+            app,
+            queues,
+            calls_at_once=runtime.concurrency(queues, setting),
+            name=runtime.node_name(queues, name),
+            log_level=settings.worker.log_level,
+        )
+    )

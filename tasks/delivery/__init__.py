@@ -1,0 +1,1 @@
+"""What happens to a message besides being performed: cancellation and dead letters."""

@@ -1,0 +1,113 @@
+"""The calls that run in this process, and the thread that hears of their cancellation.
+
+States of a call here: entered, then left. The marks in Redis (`gaia.store.cancel`) are authoritative; the
+announcement is only faster. A call is entered before its mark is read, and the listener reads the marks of all
+entered calls whenever it has (re)connected, so no mark is missed in between. If the thread cannot reach Redis, calls
+run on uncancelled until it can: cancellation fails open.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import redis
+from redis.exceptions import RedisError
+
+from gaia.store import cancel, keys
+from tasks.scope import CancelToken
+
+RECONNECT_S: Final = 0.5
+POLL_S: Final = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Running:
+    """Who runs, how to stop them, and whether the worker is past its grace."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        """Use the broker's Redis; the thread starts with the first call."""
+        self._client = client
+        self._lock = threading.Lock()
+        self._tokens: dict[str, set[CancelToken]] = {}
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+
+    @property
+    def stopping(self) -> bool:
+        """Say whether the worker is past its grace: what ends in an error now is handed back."""
+        return self._stopping
+
+    @contextmanager
+    def entered(self, call_id: str) -> Iterator[CancelToken]:
+        """Give the token of a call, set already if it was cancelled while queued or the worker is stopping."""
+        token = CancelToken()
+        with self._lock:
+            self._tokens.setdefault(call_id, set()).add(token)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._listen, name="gaia-cancel", daemon=True)
+                self._thread.start()
+            stopping = self._stopping
+        try:
+            if stopping or self._marked([call_id]):
+                token.set()
+            yield token
+        finally:
+            with self._lock:
+                tokens = self._tokens[call_id]
+                tokens.discard(token)
+                if not tokens:
+                    del self._tokens[call_id]
+
+    def was_cancelled(self, call_id: str) -> bool:
+        """Say whether the caller cancelled it, rather than the worker's end."""
+        return bool(self._marked([call_id]))
+
+    def stop(self) -> None:
+        """Stop every call that runs: the worker's grace is over."""
+        with self._lock:
+            self._stopping = True
+            ids = list(self._tokens)
+        self._cancel(ids)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def _marked(self, ids: list[str]) -> list[str]:
+        try:
+            return [each for each, marked in zip(ids, cancel.requested(self._client, ids), strict=True) if marked]
+        except RedisError:
+            return []  # fail open, see above
+
+    def _cancel(self, ids: list[str]) -> None:
+        with self._lock:
+            tokens = [token for each in ids for token in self._tokens.get(each, ())]
+        for token in tokens:
+            try:
+                token.set()
+            except ExceptionGroup:
+                log.exception("a cancelled call could not be woken")
+
+    def _listen(self) -> None:
+        while not self._closed.is_set():
+            try:
+                self._follow()
+            except (RedisError, OSError):
+                self._closed.wait(RECONNECT_S)
+
+    def _follow(self) -> None:
+        with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
+            pubsub.subscribe(keys.CANCEL_CHANNEL)
+            with self._lock:
+                entered = list(self._tokens)
+            self._cancel(self._marked(entered))
+            while not self._closed.is_set():
+                message = pubsub.get_message(timeout=POLL_S)
+                if message is not None:
+                    self._cancel([message["data"].decode("ascii", "replace")])

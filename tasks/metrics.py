@@ -1,0 +1,28 @@
+"""The registry: every metric of a worker is declared here, once."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY: Final = CollectorRegistry()
+
+OUTCOMES: Final = ("ok", "error", "retry", "handed_back")
+
+RUN_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
+WAIT_BUCKETS: Final = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300, 1800)
+
+OPERATIONS: Final = Counter(
+    "gaia_operations", "Runs of an operation, by how they ended.", ["operation", "outcome"], registry=REGISTRY
+)
+ERRORS: Final = Counter("gaia_errors", "Errors given to callers, by class.", ["operation", "error"], registry=REGISTRY)
+RUNNING: Final = Gauge("gaia_operations_running", "Calls running now.", ["operation"], registry=REGISTRY)
+RUN_SECONDS: Final = Histogram(
+    "gaia_operation_seconds", "How long a run took.", ["operation"], buckets=RUN_BUCKETS, registry=REGISTRY
+)
+WAIT_SECONDS: Final = Histogram(
+    "gaia_queue_wait_seconds",
+    "From submit to start, for calls that say when they were submitted; clocks of two machines may differ.",
+    ["operation"],
+    buckets=WAIT_BUCKETS,
+    registry=REGISTRY,
+)

@@ -1,0 +1,1 @@
+"""A worker process: its identity, logs, messages as Celery hands them over, and its end."""

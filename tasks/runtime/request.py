@@ -1,0 +1,42 @@
+"""A task message as the worker holds it: its arguments are shown redacted, whoever wrote it.
+
+A foreign producer's message carries `kwargsrepr` with everything in the clear. Celery copies it into events, logs and
+the answers of `inspect`, so it is replaced before anything else sees the request.
+"""
+
+from typing import Any
+
+from celery.exceptions import InvalidTaskError
+from celery.worker.request import Request
+
+from gaia import redaction
+from gaia.contracts.base import CALLS
+
+
+class RedactedRequest(Request):  # type: ignore[misc]  # celery has no types here
+    """Celery's request with the redacted call in place of its arguments."""
+
+    def __init__(self, message: Any, **options: Any) -> None:
+        """Read the message.
+
+        Raises:
+            InvalidTaskError: if the body is not Celery's triple of arguments, fields and options.
+        """
+        try:
+            super().__init__(message, **options)
+        except (ValueError, TypeError, KeyError, AttributeError) as failure:
+            kind = type(failure).__name__
+            raise InvalidTaskError(f"the body is no task message ({kind})") from None
+        if not isinstance(self._kwargs, dict):
+            raise InvalidTaskError("the fields of a call must be an object")
+        contract = CALLS.get(self._type)
+        self._argsrepr = "()" if not self._args else redaction.MASK
+        self._kwargsrepr = redaction.MASK if contract is None else redaction.show_json(contract, self._kwargs)
+        self._request_dict["argsrepr"] = self._argsrepr
+        self._request_dict["kwargsrepr"] = self._kwargsrepr
+
+    def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's signature
+        """Describe the request for `inspect`, redacted even where Celery would show the arguments."""
+        del safe
+        shown: dict[str, Any] = super().info(safe=True)
+        return shown

@@ -1,0 +1,43 @@
+"""One worker process in the foreground: Celery's worker, without its command line."""
+
+import os
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+from celery import Celery
+from celery.exceptions import WorkerShutdown, WorkerTerminate
+
+CONCURRENCY: Final = {"process": 8, "browser": 4}
+DEFAULT_CONCURRENCY: Final = 10
+"""Threads of a worker whose queues have no number above; of several queues the largest counts."""
+
+
+def node_name(queues: Sequence[str], name: str | None) -> str:
+    """Give the worker's node name; without a name of its own it holds the pid, so that two workers never share one."""
+    own = name or f"{'-'.join(queues)}-{os.getpid()}"
+    return f"{own}@{socket.gethostname()}"
+
+
+def concurrency(queues: Sequence[str], setting: int | None) -> int:
+    """Give the number of calls at once."""
+    return setting or max(CONCURRENCY.get(each, DEFAULT_CONCURRENCY) for each in queues)
+
+
+def run(app: Celery, queues: Sequence[str], *, calls_at_once: int, name: str, log_level: str) -> int:
+    """Work until a signal ends it; give the exit code."""
+    worker = app.Worker(
+        hostname=name,
+        queues=list(queues),
+        concurrency=calls_at_once,
+        pool="threads",
+        loglevel=log_level,
+        without_gossip=True,
+        without_mingle=True,
+        send_events=True,
+    )
+    try:
+        worker.start()
+    except (WorkerShutdown, WorkerTerminate) as end:
+        return int(end.code or 0)
+    return int(worker.exitcode or 0)

@@ -1,0 +1,291 @@
+"""Between Celery and the services: a task body is one line, everything around it stands here.
+
+    @handles(api.Request)
+    def request(call: api.Request, scope: Scope) -> api.Response:
+        return service().request(call, scope)
+
+Steps of a run: read the envelope, refuse what is too new, too late, cancelled or malformed, decode the call, run the
+service within a `Scope`, encode the result. An error of ours is scrubbed of the call's secrets, retried if the
+contract's policy allows, and otherwise stored; a foreign one is a defect, logged with its traceback and stored as
+`InternalError`. Once the worker is past its grace, whatever ends in an error is handed back to the queue.
+"""
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from celery import Celery, Task
+from celery.exceptions import Reject
+
+from gaia import codec, redaction, wire
+from gaia.contracts.base import Call
+from gaia.errors import Cancelled, DeadlineExceeded, GaiaError, InternalError, InvalidCall
+from gaia.redaction import Scrubber
+from gaia.store import progress as progress_store
+from gaia.store.artifacts import RedisArtifacts
+from gaia.store.connection import reaching
+from gaia.store.progress import Progress
+from tasks import metrics
+from tasks.delivery.running import Running
+from tasks.runtime.logs import working_on
+from tasks.scope import CancelToken, Clock, Scope
+
+R = TypeVar("R")
+T = TypeVar("T")
+C = TypeVar("C", bound=Call[Any])
+
+PROGRESS_INTERVAL_S: Final = 0.1
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Handler:
+    """An operation: its contract, and the function that performs it."""
+
+    contract: type[Call[Any]]
+    perform: Callable[[Any, Scope], Any]
+
+
+HANDLERS: Final[dict[str, Handler]] = {}
+"""Operation name to handler, filled as the subsystems' `tasks` modules are imported."""
+
+_closers: list[Callable[[], None]] = []
+
+
+def handles(contract: type[C]) -> Callable[[Callable[[C, Scope], Any]], Callable[[C, Scope], Any]]:
+    """Make a function the handler of a contract's operation."""
+
+    def enter(perform: Callable[[C, Scope], Any]) -> Callable[[C, Scope], Any]:
+        if contract.OPERATION in HANDLERS:
+            message = f"{contract.OPERATION} has a handler already"
+            raise ValueError(message)
+        HANDLERS[contract.OPERATION] = Handler(contract, perform)
+        return perform
+
+    return enter
+
+
+def once(build: Callable[[], T]) -> Callable[[], T]:
+    """Build a service at its first use, in one thread, and close it when the worker ends.
+
+    `functools.cache` alone would let two threads build at once.
+    """
+    lock = threading.Lock()
+    built: list[T] = []
+
+    @functools.wraps(build)
+    def get() -> T:
+        with lock:
+            if not built:
+                built.append(build())
+                close = getattr(built[0], "close", None)
+                if close is not None:
+                    _closers.append(close)
+            return built[0]
+
+    return get
+
+
+def close_services() -> None:
+    """Close every service that was built, the last first; one that fails does not keep the rest open."""
+    while _closers:
+        close = _closers.pop()
+        try:
+            close()
+        except Exception:
+            log.exception("a service could not be closed")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run needs of its worker."""
+
+    artifacts: RedisArtifacts
+    running: Running
+    results: Any
+    results_url: str
+    deadline_s: float
+    clock: Clock = Clock()
+
+
+class Reply:
+    """A result on its way to the store: Celery puts its repr into logs and events, so that is a redacted one."""
+
+    def __init__(self, result: object, blobs: RedisArtifacts) -> None:
+        """Encode at once, so that a large body is stored, or fails to be, inside the run."""
+        self._json = codec.encode(result, blobs)
+        self._shown = redaction.show(result)
+
+    def __json__(self) -> dict[str, Any]:
+        """Give the JSON object; kombu's encoder asks for it."""
+        return self._json
+
+    def __repr__(self) -> str:
+        return self._shown
+
+
+def install(app: Celery, surroundings: Surroundings) -> None:
+    """Register every handler as a task of the app."""
+    for name, handler in HANDLERS.items():
+        app.register_task(_operation(name, handler, surroundings))
+
+
+def _operation(name: str, handler: Handler, surroundings: Surroundings) -> "Task[Any, Any]":
+    def run(self: "Task[Any, Any]", *args: object, **fields: object) -> Reply:
+        return Run(self, handler, surroundings, fields).outcome(args)
+
+    # Celery makes one task object a class, so each operation is a class of its own.
+    kind = type(
+        name.replace(".", "_"),
+        (Task,),
+        {
+            "name": name,
+            "run": run,
+            "Request": "tasks.runtime.request:RedactedRequest",
+            "typing": False,
+            "throws": (GaiaError,),
+            "max_retries": None,
+            "__doc__": handler.perform.__doc__,
+            "__module__": __name__,
+        },
+    )
+    task: Task[Any, Any] = kind()
+    return task
+
+
+class Run:
+    """One run of one call."""
+
+    def __init__(
+        self, task: "Task[Any, Any]", handler: Handler, around: Surroundings, fields: Mapping[str, object]
+    ) -> None:
+        """Take what Celery hands over; nothing is checked yet."""
+        self.task = task
+        self.handler = handler
+        self.around = around
+        self.fields = fields
+        self.operation = handler.contract.OPERATION
+        self.id = str(task.request.id)
+        self.scrub = Scrubber(redaction.secrets_of(handler.contract, fields))
+        self.call: Call[Any] | None = None
+        self.scope: Scope | None = None
+
+    def outcome(self, args: tuple[object, ...]) -> Reply:
+        """Perform the call; give its reply or raise what Celery is to make of it."""
+        started = self.around.clock.monotonic()
+        ended = "error"
+        try:
+            with working_on(self.operation, self.id, self.scrub), metrics.RUNNING.labels(self.operation).track_inprogress():
+                reply = self._guarded(args)
+            ended = "ok"
+        except GaiaError as error:
+            metrics.ERRORS.labels(self.operation, type(error).__name__).inc()
+            raise
+        except Reject:
+            ended = "handed_back"
+            raise
+        except self.task.MaxRetriesExceededError:
+            raise
+        except Exception:
+            ended = "retry"
+            raise
+        else:
+            return reply
+        finally:
+            metrics.OPERATIONS.labels(self.operation, ended).inc()
+            metrics.RUN_SECONDS.labels(self.operation).observe(self.around.clock.monotonic() - started)
+
+    def _guarded(self, args: tuple[object, ...]) -> Reply:
+        """Perform the call; let no foreign error and no secret out."""
+        with self.around.running.entered(self.id) as cancelled:
+            try:
+                return self._perform(args, cancelled)
+            except GaiaError as error:
+                failure = _scrubbed(error, self.scrub)
+            except Exception as error:  # noqa: BLE001 - a defect: logged whole, told in brief
+                log.exception("a service failed unexpectedly")
+                failure = InternalError(self.operation, type(error).__name__, self.scrub(str(error)))
+            self._hand_back_if_stopping()
+            self._retry_if_allowed(failure)
+            raise failure from None
+
+    def _perform(self, args: tuple[object, ...], cancelled: CancelToken) -> Reply:
+        if args:
+            raise InvalidCall(self.operation, "args", "must be empty: fields travel by name")
+        envelope = wire.Envelope.read(self.operation, getattr(self.task.request, wire.HEADER, None))
+        self.scope = scope = self._scope(envelope, cancelled)
+        scope.check()
+        with reaching(self.around.results_url):
+            call = self.handler.contract.from_json(self.fields, self.around.artifacts)
+        self.call = call
+        result = self.handler.perform(call, scope)
+        if not isinstance(result, call.RESULT):
+            raise TypeError(f"the service gave {type(result).__name__}, the contract says {call.RESULT.__name__}")
+        with reaching(self.around.results_url):
+            return Reply(result, self.around.artifacts)
+
+    def _scope(self, envelope: wire.Envelope, cancelled: CancelToken) -> Scope:
+        clock = self.around.clock
+        now = clock.wall()
+        if envelope.published_at is not None:
+            metrics.WAIT_SECONDS.labels(self.operation).observe(max(0.0, now - envelope.published_at))
+        deadline = envelope.deadline if envelope.deadline is not None else now + self.around.deadline_s
+        if deadline <= now:
+            raise DeadlineExceeded(self.operation, round(now - deadline, 3))
+        return Scope(
+            id=self.id,
+            operation=self.operation,
+            ends_at=clock.monotonic() + (deadline - now),
+            cancelled=cancelled,
+            report=_Reporter(self.around.results, self.id, clock),
+            clock=clock,
+            attempts=int(self.task.request.retries or 0) + 1,
+        )
+
+    def _hand_back_if_stopping(self) -> None:
+        """Give the message back if the worker's end, not the caller, stopped the call."""
+        if self.around.running.stopping and not self.around.running.was_cancelled(self.id):
+            raise Reject("the worker is stopping", requeue=True)
+
+    def _retry_if_allowed(self, failure: GaiaError) -> None:
+        """Raise Celery's `Retry` if the contract's policy and the deadline leave room for another run."""
+        call, scope = self.call, self.scope
+        if call is None or scope is None or isinstance(failure, Cancelled | DeadlineExceeded):
+            return
+        policy = call.RETRY
+        if scope.attempts >= policy.attempts or not call.may_retry(failure):
+            return
+        pause_s = policy.pause_s(scope.attempts)
+        if pause_s < scope.remaining_s():
+            log.info("attempt %d failed, the next is in %.3f s: %s", scope.attempts, pause_s, failure)
+            raise self.task.retry(exc=failure, countdown=pause_s, max_retries=policy.attempts - 1, throw=False)
+
+
+class _Reporter:
+    """Stores progress, at most ten times a second; the last word, with everything done, always."""
+
+    def __init__(self, client: Any, call_id: str, clock: Clock) -> None:
+        self._client = client
+        self._id = call_id
+        self._clock = clock
+        self._next = 0.0
+
+    def __call__(self, done: float, total: float | None, note: str) -> None:
+        now = self._clock.monotonic()
+        if now < self._next and done != total:
+            return
+        self._next = now + PROGRESS_INTERVAL_S
+        try:
+            progress_store.store(self._client, self._id, Progress(done, total, note[:200], time.time()))
+        except Exception:  # noqa: BLE001 - fail open: progress is news, not work
+            log.debug("progress could not be stored", exc_info=True)
+
+
+def _scrubbed(error: GaiaError, scrub: Scrubber) -> GaiaError:
+    """Give the same error with secrets struck from its texts."""
+    return type(error)(*(scrub(each) if isinstance(each, str) else each for each in error.args))

@@ -1,0 +1,100 @@
+"""Operations of a queue `probe` that exist only in tests: they show what wiring does around a service.
+
+    celery -A tests.support.probe worker -Q probe
+"""
+
+import os
+import signal
+from pathlib import Path
+
+from gaia.contracts.base import Call, Result, RetryPolicy, contract, secret
+from gaia.errors import ConnectFailed, TimedOut
+from tasks.scope import Scope
+from tasks.wiring import handles
+
+
+@contract
+class Seen(Result):
+    """What a probe saw."""
+
+    text: str
+    attempts: int = 1
+    body: bytes = secret("body", default=b"")
+
+
+@contract
+class Echo(Call[Seen], operation="probe.echo"):
+    """Give the text back."""
+
+    text: str
+    body: bytes = secret("body", default=b"")
+    token: str = secret("all", default="")
+
+
+@contract
+class Fail(Call[Seen], operation="probe.fail"):
+    """Fail with a foreign error that holds the secret."""
+
+    token: str = secret("all", default="")
+
+
+@contract
+class Flaky(Call[Seen], operation="probe.flaky"):
+    """Fail with a transient error until that attempt."""
+
+    RETRY = RetryPolicy(attempts=3, base_s=0.01)
+
+    succeed_at: int = 2
+
+
+@contract
+class Hold(Call[Seen], operation="probe.hold"):
+    """Say that it runs, and go on until a file appears, the call is cancelled, or its deadline passes."""
+
+    started: str
+    release: str
+
+
+@contract
+class Die(Call[Seen], operation="probe.die"):
+    """Kill the worker, once: the second run succeeds."""
+
+    marker: str
+
+
+@handles(Echo)
+def echo(call: Echo, scope: Scope) -> Seen:
+    scope.progress(1, 2, "half")
+    return Seen(call.text, scope.attempts, call.body)
+
+
+@handles(Fail)
+def fail(call: Fail, scope: Scope) -> Seen:
+    raise RuntimeError(f"could not log in with {call.token} at https://me:{call.token}@host/")
+
+
+@handles(Flaky)
+def flaky(call: Flaky, scope: Scope) -> Seen:
+    if scope.attempts < call.succeed_at:
+        raise ConnectFailed("probe", f"attempt {scope.attempts}")
+    return Seen("came through", scope.attempts)
+
+
+@handles(Hold)
+def hold(call: Hold, scope: Scope) -> Seen:
+    with Path(call.started).open("a", encoding="ascii") as marks:
+        marks.write("x")
+    while not Path(call.release).exists():
+        scope.check()
+        scope.cancelled.wait(0.02)
+    return Seen("released", scope.attempts)
+
+
+@handles(Die)
+def die(call: Die, scope: Scope) -> Seen:
+    marker = Path(call.marker)
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise TimedOut("probe.die", 0)
+    return Seen("survived")
