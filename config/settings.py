@@ -12,7 +12,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FilePath, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as PydanticSettingsError
@@ -72,6 +72,8 @@ class Api(Section):
     connect_timeout_s: float = Field(default=5.0, gt=0, le=60)
     """A dial that takes longer is a failed one; the rest of `timeout_s` is for the answer."""
     user_agent: str = "gaia/0.1"
+    ca_file: FilePath | None = None
+    """Authorities in PEM that server certificates are checked against. Those of the certifi package by default."""
 
 
 class Files(Section):
@@ -176,15 +178,15 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take values from `read` alone: an environment is an argument there, not a global."""
-        del settings_cls
+        del settings_cls, _, __
         return (init_settings,)
 
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", repr=False)
     """Broker. `redis://`, `rediss://`; the password is part of it."""
-    result_url: str | None = None
+    result_url: str | None = Field(default=None, repr=False)
     """Result store, the broker's Redis by default."""
     egress: Egress = Egress()
     api: Api = Api()

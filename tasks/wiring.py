@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from celery import Celery, Task
@@ -110,7 +110,7 @@ class Surroundings:
     results: Any
     results_url: str
     deadline_s: float
-    clock: Clock = Clock()
+    clock: Clock = field(default_factory=Clock)
 
 
 class Reply:
@@ -180,7 +180,10 @@ class Run:
         started = self.around.clock.monotonic()
         ended = "error"
         try:
-            with working_on(self.operation, self.id, self.scrub), metrics.RUNNING.labels(self.operation).track_inprogress():
+            with (
+                working_on(self.operation, self.id, self.scrub),
+                metrics.RUNNING.labels(self.operation).track_inprogress(),
+            ):
                 reply = self._guarded(args)
             ended = "ok"
         except GaiaError as error:
@@ -207,7 +210,7 @@ class Run:
                 return self._perform(args, cancelled)
             except GaiaError as error:
                 failure = _scrubbed(error, self.scrub)
-            except Exception as error:  # noqa: BLE001 - a defect: logged whole, told in brief
+            except Exception as error:
                 log.exception("a service failed unexpectedly")
                 failure = InternalError(self.operation, type(error).__name__, self.scrub(str(error)))
             self._hand_back_if_stopping()
@@ -282,7 +285,7 @@ class _Reporter:
         self._next = now + PROGRESS_INTERVAL_S
         try:
             progress_store.store(self._client, self._id, Progress(done, total, note[:200], time.time()))
-        except Exception:  # noqa: BLE001 - fail open: progress is news, not work
+        except Exception:
             log.debug("progress could not be stored", exc_info=True)
 
 

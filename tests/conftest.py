@@ -1,1 +1,57 @@
 """Fixtures that every test may use."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from gaia import Gaia
+from tests.support import cluster
+
+_databases = itertools.cycle(range(16))
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real server, shared by the tests of one pytest process."""
+    with cluster.valkey(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def redis_url(valkey: str) -> str:
+    """An empty database of that server, for one test module."""
+    url = f"{valkey.rpartition('/')[0]}/{next(_databases)}"
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator["redis.Redis"]:
+    """A plain client of the module's database."""
+    with redis.Redis.from_url(redis_url) as found:
+        yield found
+
+
+@pytest.fixture
+def gaia(redis_url: str) -> Iterator[Gaia]:
+    """A producer."""
+    with Gaia(redis_url) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def probe_worker(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Worker]:
+    """A worker of the test operations."""
+    log = tmp_path_factory.mktemp("probe") / "worker.log"
+    with cluster.probe_worker(redis_url, log=log) as found:
+        yield found
+
+
+@pytest.fixture
+def marks(tmp_path: Path) -> tuple[str, str]:
+    """The files by which `probe.hold` says that it started, and is told to end."""
+    return str(tmp_path / "started"), str(tmp_path / "release")

@@ -57,7 +57,10 @@ class Gaia:
         self._url = url
         self._result_url = result_url or os.environ.get(RESULT_URL_VARIABLE) or url
         self.result_url_shown: Final = show_url(self._result_url)
-        self._reset()
+        self._lock = threading.Lock()
+        self._waiter: Waiter | None = None
+        self._app: Celery | None = None
+        self._clients: dict[str, redis.Redis] = {}
         _forget_after_fork(self)
 
     def __repr__(self) -> str:
@@ -179,11 +182,11 @@ class Gaia:
 
     # --- inside
 
-    def _reset(self) -> None:
+    def _forget(self) -> None:
+        """Drop what belongs to the parent process, without closing it."""
         self._lock = threading.Lock()
-        self._waiter: Waiter | None = None
-        self._app: Celery | None = None
-        self._clients: dict[str, redis.Redis] = {}
+        self._waiter = self._app = None
+        self._clients = {}
 
     def _client(self, url: str) -> "redis.Redis":
         with self._lock:
@@ -274,6 +277,6 @@ def _forget_after_fork(gaia: Gaia) -> None:
     def reset() -> None:
         found = held()
         if found is not None:
-            found._reset()  # noqa: SLF001 - the same module
+            found._forget()  # noqa: SLF001 - the same module
 
     os.register_at_fork(after_in_child=reset)

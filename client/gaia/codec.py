@@ -76,7 +76,8 @@ def encode(value: object, blobs: Blobs | None = None) -> dict[str, Any]:
     Raises:
         Mismatch: if a field holds what its type does not allow.
     """
-    given: dict[str, Any] = _encoder(type(value))(value, blobs)
+    kind: Any = type(value)
+    given: dict[str, Any] = _encoder(kind)(value, blobs)
     return given
 
 
@@ -88,7 +89,8 @@ def decode(kind: type[T], given: object, blobs: Blobs | None = None, *, lenient:
     Raises:
         Mismatch: if a field is missing, unknown, or of the wrong type.
     """
-    found: T = _decoder(kind, lenient)(given, blobs)
+    hashable: Any = kind
+    found: T = _decoder(hashable, lenient)(given, blobs)
     return found
 
 
@@ -112,7 +114,7 @@ def _encoder(kind: Any) -> Encode:
     return _scalar(kind)
 
 
-def _dataclass_encoder(kind: type) -> Encode:
+def _dataclass_encoder(kind: Any) -> Encode:
     hints = get_type_hints(kind)
     plan = [(each.name, _encoder(hints[each.name]), _default(each)) for each in fields(kind)]
 
@@ -163,13 +165,7 @@ def _encode_items(kinds: tuple[Any, ...], compiler: Callable[[Any], Encode]) -> 
             raise Mismatch("", f"must be an array, got {_name(value)}")
         if not endless and len(value) != len(plan):
             raise Mismatch("", f"must have {len(plan)} items, got {len(value)}")
-        items = []
-        for index, each in enumerate(value):
-            try:
-                items.append(plan[0 if endless else index](each, blobs))
-            except Mismatch as found:
-                raise found.beneath(f"[{index}]") from None
-        return items
+        return [_beneath(f"[{index}]", plan[0 if endless else index], each, blobs) for index, each in enumerate(value)]
 
     return run
 
@@ -180,8 +176,9 @@ def _encode_items(kinds: tuple[Any, ...], compiler: Callable[[Any], Encode]) -> 
 @cache
 def _decoder(kind: Any, lenient: bool) -> Decode:  # noqa: FBT001 - a cache key
     if is_dataclass(kind):
-        convert = _fields_decoder(kind, lenient)
-        return lambda given, blobs: kind(**convert(given, blobs))  # type: ignore[operator]  # is_dataclass says type
+        make: Any = kind
+        convert = _fields_decoder(make, lenient)
+        return lambda given, blobs: make(**convert(given, blobs))
     origin = get_origin(kind)
     if kind is bytes:
         return _decode_bytes

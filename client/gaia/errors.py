@@ -27,11 +27,11 @@ class GaiaError(Exception):
         return f"{type(self).__name__}({inner})"
 
 
-class Transient(GaiaError):
+class Transient(GaiaError):  # noqa: N818 - `Transient` and `Permanent` read as what an error is
     """It may work when tried again."""
 
 
-class Permanent(GaiaError):
+class Permanent(GaiaError):  # noqa: N818 - as above
     """Trying again without a change gives the same answer."""
 
 
@@ -179,7 +179,7 @@ class Unreachable(Transient):
 
 
 @dataclass(eq=False, repr=False)
-class NotReady(Transient, TimeoutError):
+class NotReady(Transient, TimeoutError):  # noqa: N818 - a state, and a TimeoutError by its base
     """`Pending.get` waited as long as it was told to. The call goes on; ask again or cancel it."""
 
     id: str

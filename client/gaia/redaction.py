@@ -107,6 +107,7 @@ class Scrubber:
     """Strikes the secrets of one call, and whatever looks like a secret, from a text."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
+        """Compile the known secrets, the longest first, so that none leaves the rest of a longer one behind."""
         known = sorted({form for each in secrets for form in _forms(each)}, key=len, reverse=True)
         self._known = re.compile("|".join(re.escape(each) for each in known)) if known else None
 

@@ -19,7 +19,7 @@ from gaia.store import dead
 log = logging.getLogger(__name__)
 
 
-class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types here
+class Channel(kombu_redis.Channel):
     """A channel whose fetch tells messages from garbage."""
 
     def _brpop_read(self, **options: Any) -> bool:
@@ -63,7 +63,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types 
             dead.park(client, queue=queue, reason=f"no message: {flaw}", message=bytes(item))
 
 
-class Transport(kombu_redis.Transport):  # type: ignore[misc]  # kombu has no types here
+class Transport(kombu_redis.Transport):
     """kombu's transport over our channel."""
 
     Channel = Channel
@@ -74,18 +74,15 @@ def _flaw(message: object) -> str | None:
     if not isinstance(message, Mapping):
         return "it is no object"
     properties = message.get("properties")
-    if not isinstance(properties, Mapping):
-        return "it has no properties"
-    if not isinstance(properties.get("delivery_tag"), str):
-        return "it has no delivery tag"
+    properties = properties if isinstance(properties, Mapping) else {}
     info = properties.get("delivery_info")
-    if not isinstance(info, Mapping) or not {"exchange", "routing_key"} <= set(info):
-        return "it has no delivery information"
-    if not isinstance(message.get("body", ""), str):
-        return "its body is no text"
-    if not isinstance(message.get("headers"), Mapping):
-        return "it has no headers"
-    return None
+    sound = {
+        "it has no delivery tag": isinstance(properties.get("delivery_tag"), str),
+        "it has no delivery information": isinstance(info, Mapping) and {"exchange", "routing_key"} <= set(info),
+        "its body is no text": isinstance(message.get("body", ""), str),
+        "it has no headers": isinstance(message.get("headers"), Mapping),
+    }
+    return next((flaw for flaw, holds in sound.items() if not holds), None)
 
 
 def install() -> None:

@@ -23,7 +23,7 @@ SEND_S: Final = 10.0
 
 Reply = dict[str, Any]
 Listener = Callable[[str, Reply], None]
-"""Takes an event's method and parameters, in the reading thread: it may `send`, it must not `call`."""
+"""Takes an event's method and parameters, in the reading thread: it may `tell`, it must not `call`."""
 
 
 class ProtocolError(Exception):
@@ -93,6 +93,11 @@ class DevTools:
         self._write(json.dumps(message).encode() + b"\0")
         return future
 
+    def tell(self, method: str, parameters: Reply | None = None, session: str | None = None) -> None:
+        """Send a command whose outcome no one waits for."""
+        with suppress(BrowserUnavailable, SessionClosed):
+            self.send(method, parameters, session)
+
     def call(
         self, method: str, parameters: Reply | None = None, *, session: str | None = None, timeout_s: float
     ) -> Reply:
@@ -104,10 +109,14 @@ class DevTools:
         """
         return settled(self.send(method, parameters, session), timeout_s)
 
-    def close(self) -> None:
-        """Hang up, upon which the browser ends itself, and end the reading thread."""
+    def hang_up(self) -> None:
+        """Close the pipe's traffic, upon which the browser ends itself and everyone who waits is woken."""
         with suppress(OSError):
             self._pipe.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Hang up and end the reading thread."""
+        self.hang_up()
         if threading.current_thread() is not self._reader:
             self._reader.join(SEND_S)
         self._pipe.close()
@@ -117,9 +126,8 @@ class DevTools:
             with self._sending:
                 self._pipe.sendall(message)
         except OSError:
-            # Half a message may be out, so the pipe is of no more use; the reader wakes everyone.
-            with suppress(OSError):
-                self._pipe.shutdown(socket.SHUT_RDWR)
+            # Half a message may be out, so the pipe is of no more use.
+            self.hang_up()
 
     def _read(self) -> None:
         try:
@@ -142,8 +150,7 @@ class DevTools:
             parts.append(rest)
             size += len(rest)
             if size > MAX_MESSAGE_BYTES:
-                with suppress(OSError):
-                    self._pipe.shutdown(socket.SHUT_RDWR)
+                self.hang_up()
                 return
 
     def _received(self) -> bytes:

@@ -25,7 +25,7 @@ def adopt_orphans() -> None:
 
 def reap() -> list[tuple[int, int]]:
     """Collect every child that ended, adopted ones too: pairs of pid and exit code, negative for a signal."""
-    ended = []
+    ended: list[tuple[int, int]] = []
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)

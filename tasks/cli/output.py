@@ -10,7 +10,7 @@ LINE_LIMIT_BYTES: Final = 64 * 1024
 _COLOURS: Final = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 """Foreground colours of ECMA-48 (SGR), without red, which reads as an error."""
 
-_CONTROLS: Final = {code: None for code in (*range(9), *range(10, 32), *range(127, 160))}
+_CONTROLS: Final = dict.fromkeys((*range(9), *range(10, 32), *range(127, 160)))
 """All but the tab: text that came over the network must not steer the terminal."""
 
 

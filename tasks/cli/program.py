@@ -59,8 +59,7 @@ class Child:
         self.due_at: float | None = None
         """When it is to be started again; None if it is not."""
         self.started_at = 0.0
-        self.kill_at: float | None = None
-        """When patience ends, once it was told to stop."""
+        self.killed = False
         self._process: subprocess.Popen[bytes] | None = None
         self._lines = Lines()
 
@@ -73,8 +72,7 @@ class Child:
     def pipe(self) -> IO[bytes]:
         """What it writes; only while it runs."""
         if self._process is None or self._process.stdout is None:
-            message = f"{self.program.name} does not run"
-            raise RuntimeError(message)
+            raise RuntimeError(f"{self.program.name} does not run")
         return self._process.stdout
 
     def start(self, now: float) -> None:
@@ -91,45 +89,49 @@ class Child:
         )
         os.set_blocking(self.pipe.fileno(), False)
         self._lines = Lines()
-        self.ready = not self.program.notifies
-        self.started_at, self.due_at, self.kill_at = now, None, None
+        self.ready, self.killed = not self.program.notifies, False
+        self.started_at, self.due_at = now, None
 
     def read(self) -> tuple[list[str], bool]:
         """Give the lines that have come, and whether more may follow."""
-        try:
-            data = os.read(self.pipe.fileno(), READ_BYTES)
-        except BlockingIOError:
+        data = self._take()
+        if data is None:
             return [], True
         return (self._lines.feed(data), True) if data else (self._lines.flush(), False)
 
-    def terminate(self, now: float) -> None:
+    def terminate(self) -> None:
         """Ask the process to stop; harmless if it has."""
-        self.kill_at = now + self.program.grace_s
         self._signal(os.kill, signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill the process and its group."""
+        self.killed = True
         self._signal(os.killpg, signal.SIGKILL)
 
     def ended(self, code: int) -> list[str]:
-        """Take note that the process was reaped; give its last lines.
-
-        What a surviving descendant may still write through the pipe is lost: it has no name to be shown under.
-        """
+        """Take note that the process was reaped; give its last lines. What descendants write later is lost."""
         if self._process is None:
             return []
-        last, more = [], True
-        while more:
-            lines, more = self.read()
-            last += lines
-            if not lines and more:
+        last = []
+        # A pipe holds 64 KiB; a bound, since a surviving descendant may go on filling it.
+        for _ in range(16):
+            data = self._take()
+            if not data:
                 break
+            last += self._lines.feed(data)
         last += self._lines.flush()
         self.pipe.close()
         # Reaped by the supervisor's waitpid(-1): Popen must not wait for a pid that may be somebody else's by now.
         self._process.returncode = code
         self._process, self.ready = None, False
         return last
+
+    def _take(self) -> bytes | None:
+        """Read what is there: None if nothing is, empty at the end."""
+        try:
+            return os.read(self.pipe.fileno(), READ_BYTES)
+        except BlockingIOError:
+            return None
 
     def _signal(self, send: Callable[[int, int], None], signum: int) -> None:
         if self._process is not None:

@@ -52,11 +52,10 @@ def find_binary() -> Binary:
         if version is not None and version >= OLDEST:
             return Binary(path, version)
         refused.append(f"{path} is {'.'.join(map(str, version)) if version else 'no server'}")
-    message = (
+    raise click.ClickException(
         f"no Redis server of at least {OLDEST[0]}.{OLDEST[1]} was found{': ' if refused else ''}{', '.join(refused)}; "
         "run `make setup`, install redis-server or valkey-server, or set GAIA_REDIS_URL"
     )
-    raise click.ClickException(message)
 
 
 class EmbeddedServer:
@@ -96,8 +95,9 @@ class EmbeddedServer:
         try:
             ping(self.url)
         except (redis.AuthenticationError, redis.ResponseError):
-            message = f"another Redis server has port {self.port} on {HOST}: choose another with --redis-port"
-            raise click.ClickException(message) from None
+            raise click.ClickException(
+                f"another Redis server has port {self.port} on {HOST}: choose another with --redis-port"
+            ) from None
         except redis.RedisError:
             return False
         return True
@@ -167,8 +167,7 @@ def require_free(host: str, port: int, option: str) -> None:
         reason = "is taken"
     except (OSError, OverflowError) as failure:
         reason = f"cannot be had ({getattr(failure, 'strerror', None) or failure})"
-    message = f"port {port} on {host} {reason}: choose another with {option}"
-    raise click.ClickException(message)
+    raise click.ClickException(f"port {port} on {host} {reason}: choose another with {option}")
 
 
 def free_port(host: str) -> int:

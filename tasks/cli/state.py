@@ -4,7 +4,7 @@
 goes with its process, `env` counts only while the lock is held, and password, port and data serve the next start.
 
     lock             held by the running `gaia up`
-    env              the shell line that `gaia env` prints
+    env              the address of the Redis of the running cluster
     redis-password   of the embedded server, as long as its data
     redis-port       the one it had last
     redis.conf  redis.log  redis/
@@ -24,8 +24,6 @@ import click
 DEFAULT: Final = Path(".gaia")
 
 PASSWORD_BYTES: Final = 32
-
-_EXPORT: Final = "export GAIA_REDIS_URL="
 
 
 class StateDir:
@@ -47,11 +45,9 @@ class StateDir:
             if owner == os.geteuid():
                 self.path.chmod(0o700)
         except OSError as failure:
-            message = f"{self.path}: {failure.strerror}: choose another --state-dir"
-            raise click.ClickException(message) from None
+            raise click.ClickException(f"{self.path}: {failure.strerror}: choose another --state-dir") from None
         if owner != os.geteuid():
-            message = f"{self.path} belongs to user {owner}: choose another --state-dir"
-            raise click.ClickException(message)
+            raise click.ClickException(f"{self.path} belongs to user {owner}: choose another --state-dir")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -64,11 +60,10 @@ class StateDir:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                message = (
+                raise click.ClickException(
                     f"a cluster runs in {self.path} already (process {file.read(20).strip() or 'unknown'}): "
                     "stop it, or choose another --state-dir"
-                )
-                raise click.ClickException(message) from None
+                ) from None
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
             file.flush()
@@ -127,19 +122,20 @@ class StateDir:
             self.write(path.name, kept)
         kept = kept.strip()
         if len(kept) != 2 * PASSWORD_BYTES or not set(kept) <= set("0123456789abcdef"):
-            message = f"{path} holds no password of {2 * PASSWORD_BYTES} hex digits: remove it, and a new one is made"
-            raise click.ClickException(message)
+            raise click.ClickException(
+                f"{path} holds no password of {2 * PASSWORD_BYTES} hex digits: remove it, and a new one is made"
+            )
         path.chmod(0o600)
         return kept
 
     def announce(self, url: str) -> None:
-        """Let `gaia env` find the running cluster."""
-        quoted = url.replace("'", "'\"'\"'")
-        self.write("env", f"{_EXPORT}'{quoted}'\n")
+        """Let other commands find the running cluster."""
+        self.write("env", f"{url}\n")
 
     def announced(self) -> str | None:
-        """Give the shell line that names the Redis of the running cluster, None if no cluster runs."""
-        return self.read("env") if self.held() else None
+        """Give the address of the running cluster's Redis, password included; None if no cluster is ready."""
+        url = self.read("env") if self.held() else None
+        return url.strip() if url else None
 
 
 def _private(path: Path, flags: int) -> int:

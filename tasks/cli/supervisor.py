@@ -18,6 +18,8 @@ from dataclasses import replace
 from types import FrameType, TracebackType
 from typing import Final, Self
 
+import click
+
 from tasks.cli import descendants, notify
 from tasks.cli.output import Output
 from tasks.cli.program import Child, Program, ending
@@ -27,13 +29,15 @@ _UCRED: Final = struct.Struct("3i")
 """struct ucred of unix(7): pid, uid, gid."""
 
 _TURN_S: Final = 0.1
+_KILL_BOUND_S: Final = 5.0
+"""A killed process that is not gone by then sleeps in the kernel."""
 
 
 class StopRequested(Exception):  # noqa: N818 - no error: somebody wants an end
     """A signal asks for the end. The `with` block of the supervisor takes it."""
 
 
-class StartFailed(Exception):  # noqa: N818 - the past tense says it
+class StartFailed(click.ClickException):
     """A program ended, or did not get ready, while the programs start up. The text names it."""
 
 
@@ -46,7 +50,7 @@ class Supervisor:
         self._clock = clock
         self._stages: list[list[Child]] = []
         self._failure: str | None = None
-        self._asked = self._stopping = self._hurried = False
+        self._asked = self._starting = self._stopping = self._hurried = False
         self._selector = selectors.DefaultSelector()
 
     def __enter__(self) -> Self:
@@ -55,7 +59,7 @@ class Supervisor:
         self._listen_for_readiness()
         self._wake_reader, self._wake_writer = socket.socketpair()
         for end in (self._wake_reader, self._wake_writer):
-            end.setblocking(False)
+            end.settimeout(0)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, self._on_signals)
         self._old_handlers = {each: signal.signal(each, _wake_only) for each in (*_STOPPING, signal.SIGCHLD)}
         self._old_wakeup = signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
@@ -83,7 +87,7 @@ class Supervisor:
         for child in stage:
             self._start(child)
 
-    def wait(self, for_what: str, done: Callable[[], bool], bound_s: float) -> None:
+    def wait(self, for_what: Callable[[], str], done: Callable[[], bool], bound_s: float) -> None:
         """Serve the programs until `done`, which is asked ten times a second.
 
         Raises:
@@ -91,14 +95,14 @@ class Supervisor:
             StopRequested: if a signal asks for the end.
         """
         ends_at = self._clock() + bound_s
-        self._failure = None
+        self._failure, self._starting = None, True
         while not done():
             self._turn(_TURN_S)
             if self._failure:
                 raise StartFailed(self._failure)
             if self._clock() >= ends_at:
-                message = f"{for_what} within {bound_s:g} s"
-                raise StartFailed(message)
+                raise StartFailed(f"{for_what()} was not ready within {bound_s:g} s")
+        self._starting = False
 
     def wait_ready(self, bound_s: float) -> None:
         """Serve the programs until each that notifies has said that it is ready.
@@ -107,14 +111,10 @@ class Supervisor:
             StartFailed, StopRequested: as `wait`.
         """
 
-        def waiting() -> list[str]:
-            return [child.program.name for child in self._children() if not child.ready]
+        def waiting() -> str:
+            return ", ".join(child.program.name for child in self._children() if not child.ready)
 
-        try:
-            self.wait("not ready", lambda: not waiting(), bound_s)
-        except StartFailed as failure:
-            names = ", ".join(waiting())
-            raise StartFailed(str(failure) if self._failure else f"{names} {failure}") from None
+        self.wait(waiting, lambda: not waiting(), bound_s)
 
     def run(self) -> None:
         """Serve the programs until a signal asks for the end.
@@ -153,7 +153,7 @@ class Supervisor:
 
     def _listen_for_readiness(self) -> None:
         self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._notices.setblocking(False)
+        self._notices.settimeout(0)
         # The kernel adds the sender's pid to each message, so nobody else can speak for a program.
         self._notices.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         # In the abstract namespace: no file to remove, and no limit of 108 bytes on the path above it.
@@ -179,12 +179,14 @@ class Supervisor:
         return [child for stage in self._stages for child in stage]
 
     def _start(self, child: Child) -> None:
-        child.start(self._clock())
+        try:
+            child.start(self._clock())
+        except OSError as failure:
+            self._schedule(child, f"could not be started ({failure.strerror})")
+            return
         self._selector.register(child.pipe, selectors.EVENT_READ, lambda: self._show(child))
 
     def _show(self, child: Child) -> None:
-        if child.pid is None:
-            return  # it ended earlier in this turn
         lines, more = child.read()
         for line in lines:
             self._output.line(child.program.name, line)
@@ -203,13 +205,17 @@ class Supervisor:
             self._selector.unregister(child.pipe)
         for line in child.ended(code):
             self._output.line(child.program.name, line)
-        if self._stopping:
-            return
+        if not self._stopping:
+            self._schedule(child, f"ended with {ending(code)}")
+
+    def _schedule(self, child: Child, what: str) -> None:
+        """Have a child started again, later the oftener it fails."""
         now = self._clock()
         wait_s = child.backoff.after(now - child.started_at)
         child.due_at = now + wait_s
-        self._failure = f"{child.program.name} ended with {ending(code)}"
-        self._output.line(child.program.name, f"ended with {ending(code)}; it starts again in {wait_s:g} s")
+        self._failure = f"{child.program.name} {what}; its lines above tell why"
+        if not self._starting:
+            self._output.line(child.program.name, f"{what}; it starts again in {wait_s:g} s")
 
     # --- the end
 
@@ -224,17 +230,18 @@ class Supervisor:
             self._output.say(f"gaia: {left} processes cannot be killed: the kernel holds them")
 
     def _stop_stage(self, stage: list[Child]) -> None:
-        """Stop some children at once. Bounded by the longest grace of theirs and what a kill takes."""
+        """Stop some children at once. Bounded by the longest grace among them and `_KILL_BOUND_S`."""
+        told_at = self._clock()
         for child in stage:
-            child.terminate(self._clock())
+            child.terminate()
+        gives_up_at = told_at + max(child.program.grace_s for child in stage) + _KILL_BOUND_S
         while running := [child for child in stage if child.pid is not None]:
             now = self._clock()
+            if now >= gives_up_at:
+                return
             for child in running:
-                if child.kill_at is not None and (self._hurried or now >= child.kill_at):
+                if not child.killed and (self._hurried or now >= told_at + child.program.grace_s):
                     self._output.line(child.program.name, "killed" if self._hurried else "did not stop in time: killed")
-                    child.kill()
-                    child.kill_at = None
-                elif child.kill_at is None and now >= child.started_at:
                     child.kill()
             self._turn(_TURN_S)
 

@@ -7,6 +7,7 @@ import click
 from config.settings import load
 from gaia import wire
 from gaia.store.connection import connect, reaching
+from tasks.cli import notify
 
 
 @click.command()
@@ -25,9 +26,12 @@ def worker(queues: tuple[str, ...], concurrency: int | None, name: str | None) -
         client.ping()
     client.close()
 
+    from celery import signals
+
     from tasks.app import app  # it reads the settings: not before they are known to be sound
     from tasks.runtime import worker as runtime
 
+    signals.worker_ready.connect(lambda **_: notify.ready(), weak=False)
     setting = concurrency or settings.worker.concurrency
     sys.exit(
         runtime.run(

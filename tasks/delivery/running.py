@@ -102,7 +102,7 @@ class Running:
                 self._closed.wait(RECONNECT_S)
 
     def _follow(self) -> None:
-        with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
+        with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]  # redis-py
             pubsub.subscribe(keys.CANCEL_CHANNEL)
             with self._lock:
                 entered = list(self._tokens)

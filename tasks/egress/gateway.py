@@ -2,7 +2,9 @@
 
 import errno
 import os
+import select
 import socket
+import threading
 import time
 from contextlib import suppress
 from functools import partial
@@ -11,17 +13,43 @@ from config.settings import Settings
 from gaia.errors import ConnectFailed, EgressDenied, NameNotFound, ResolverFailed, TimedOut
 from tasks.egress import forbidden
 from tasks.egress.judge import Judge
-from tasks.egress.resolver import Answer, Resolver
+from tasks.egress.resolver import TYPES, Answer, Resolver
 from tasks.scope import CancelToken
+
+_shared_lock = threading.Lock()
+_shared: list[tuple[Settings, "Gateway"]] = []
 
 
 class Gateway:
     """Dials for every subsystem. Thread-safe; holds nothing but the resolver's cache."""
 
     def __init__(self, judge: Judge, resolver: Resolver, connect_timeout_s: float = 5.0) -> None:
+        """Share the resolver with whoever looks names up, so that there is one cache."""
         self.judge = judge
         self.resolver = resolver
         self._connect_timeout_s = connect_timeout_s
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Gateway":
+        """Make the gateway of a worker.
+
+        Raises:
+            ResolverFailed: if the address of the cluster's own Redis cannot be found out: then it could not be guarded.
+            SettingsError: if a name server is no address.
+        """
+        egress = settings.egress
+        judge = Judge(egress.allow_cidrs, egress.allow_hosts, forbidden.endpoints(settings))
+        return cls(judge, Resolver.from_settings(settings.network), settings.api.connect_timeout_s)
+
+    @classmethod
+    def shared(cls, settings: Settings) -> "Gateway":
+        """Give the one gateway of this process, so that its subsystems share one cache of names."""
+        with _shared_lock:
+            known = next((gateway for made_for, gateway in _shared if made_for == settings), None)
+            if known is None:
+                known = cls.from_settings(settings)
+                _shared.append((settings, known))
+            return known
 
     def addresses(self, host: str, port: int, *, timeout_s: float) -> list[str]:
         """Resolve a host and give its judged addresses, IPv4 first.
@@ -68,7 +96,7 @@ class Gateway:
             try:
                 return _connect(address, port, left_s / (len(addresses) - index), token)
             except OSError as failure:
-                reason = _reason(failure)
+                reason = (failure.strerror or type(failure).__name__).lower()
         if time.monotonic() >= ends_at and timeout_s <= self._connect_timeout_s:
             raise TimedOut("dial", timeout_s)
         raise ConnectFailed(host, reason)
@@ -77,38 +105,30 @@ class Gateway:
         ends_at = time.monotonic() + timeout_s
         found: list[Answer] = []
         failure: ResolverFailed | None = None
-        for kind in ("A", "AAAA"):
+        for kind in TYPES:
             try:
-                found.append(self.resolver.resolve(host, kind, timeout_s=ends_at - time.monotonic()))  # type: ignore[arg-type]  # a loop over literals
+                found.append(self.resolver.resolve(host, kind, timeout_s=ends_at - time.monotonic()))
             except NameNotFound:
                 continue
             except ResolverFailed as caught:
-                failure = caught
+                failure = failure or caught
         if not found:
             raise failure or NameNotFound(host, "A or AAAA")
         return found
 
 
-def from_settings(settings: Settings) -> Gateway:
-    """Make the gateway of a worker.
-
-    Raises:
-        ResolverFailed: if the address of the cluster's own Redis cannot be found out: then it could not be guarded.
-        SettingsError: if a name server is no address.
-    """
-    egress = settings.egress
-    judge = Judge(egress.allow_cidrs, egress.allow_hosts, forbidden.endpoints(settings))
-    return Gateway(judge, Resolver.from_settings(settings.network), settings.api.connect_timeout_s)
-
-
 def _connect(address: str, port: int, timeout_s: float, cancelled: CancelToken) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
+        sock.settimeout(0.0)
+        failed = sock.connect_ex((address, port))
+        if failed == errno.EINPROGRESS:
+            # Only now, since a socket that does not connect yet cannot be woken.
+            with cancelled.calling(partial(wake, sock)):
+                failed = _outcome(sock, timeout_s)
+        if failed:
+            raise OSError(failed, os.strerror(failed))  # noqa: TRY301 - the clause below closes the socket
         sock.settimeout(timeout_s)
-        with cancelled.calling(partial(wake, sock)):
-            if cancelled.is_set():
-                raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
-            sock.connect((address, port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except BaseException:
         sock.close()
@@ -116,12 +136,16 @@ def _connect(address: str, port: int, timeout_s: float, cancelled: CancelToken) 
     return sock
 
 
+def _outcome(sock: socket.socket, timeout_s: float) -> int:
+    """Wait for a connect to end and give its error number, 0 for none."""
+    waiting = select.poll()
+    waiting.register(sock, select.POLLOUT)
+    ended = waiting.poll(timeout_s * 1000)
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if ended else errno.ETIMEDOUT
+
+
 def wake(sock: socket.socket) -> None:
     """End a connection under the thread that waits on it; on Linux this ends a connect under way, too (tcp(7))."""
     with suppress(OSError):
         # Not ssl's own shutdown: it drops the TLS layer under a thread that reads.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-
-def _reason(failure: OSError) -> str:
-    return "timed out" if isinstance(failure, TimeoutError) else (failure.strerror or type(failure).__name__)

@@ -17,6 +17,7 @@ class Hosts:
     """Names that never reach a name server: the hosts file, and `localhost` with all below it (RFC 6761)."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
+        """Read nothing yet."""
         self._path = path
         self._clock = clock
         # Written whole by any thread; two that read the file at once set the same.

@@ -85,6 +85,7 @@ class Judge:
         allow_hosts: Collection[str] = (),
         forbidden: Collection[Endpoint] = (),
     ) -> None:
+        """Take the entries as settings have checked them; `forbidden` holds addresses in canonical spelling."""
         split = [split_cidr(each) for each in allow_cidrs]
         self._open = tuple((ip_network(network), port) for network, port in split)
         self._hosts = frozenset(_plain(each) for each in allow_hosts)

@@ -21,7 +21,8 @@ from tasks.egress.stub import RESOLV_CONF, Found, Stub
 from tasks.scope import Clock
 
 Type = Literal["A", "AAAA"]
-Key = tuple[str, str]
+Key = tuple[str, Type]
+TYPES: Final[tuple[Type, ...]] = ("A", "AAAA")
 
 HOSTS: Final = Path("/etc/hosts")
 
@@ -51,7 +52,7 @@ class _Kept:
 class Resolver:
     """Thread-safe. However many threads ask for one name at a time, servers are asked once."""
 
-    def __init__(  # noqa: PLR0913 - two of them are for tests and odd systems
+    def __init__(
         self,
         nameservers: Sequence[str] = (),
         cache_entries: int = 1000,
@@ -160,4 +161,4 @@ class Resolver:
         if not kept.addresses:
             raise NameNotFound(name, kind)
         ttl_s = max(kept.expires_at - self._clock.monotonic(), 0.0)
-        return Answer(name, "AAAA" if kind == "AAAA" else "A", kept.addresses, ttl_s, cached)
+        return Answer(name, kind, kept.addresses, ttl_s, cached)

@@ -9,6 +9,7 @@ class NetworkService:
     """The operations of the `network` queue; the resolver's cache is all its state."""
 
     def __init__(self, *, resolver: Resolver) -> None:
+        """Take the process's resolver, which the dialler uses too."""
         self._resolver = resolver
 
     def resolve(self, call: network.Resolve, scope: Scope) -> network.Resolved:
@@ -20,8 +21,10 @@ class NetworkService:
             NameNotFound: if the name does not exist, has no such record, or is no name.
             ResolverFailed: if no name server answered in time.
         """
-        answer = self._resolver.resolve(call.name, call.type, timeout_s=scope.bound_s(call.timeout_s))
-        scope.check()
+        try:
+            answer = self._resolver.resolve(call.name, call.type, timeout_s=scope.bound_s(call.timeout_s))
+        finally:
+            scope.check()
         return network.Resolved(call.name, call.type, answer.addresses, round(answer.ttl_s, 3), answer.cached)
 
     def close(self) -> None:

@@ -18,6 +18,8 @@ from gaia.errors import FileFailed, FileMissing, GaiaError, NotConfigured, PathD
 from tasks.roots import openat2, walk
 
 SETTING: Final = "GAIA_FILES__ROOTS"
+DEPTH_LIMIT: Final = 255
+"""Components of a path. The walk holds one descriptor open for each."""
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
 
 OpenBeneath = Callable[[int, str, int], int]
@@ -112,9 +114,9 @@ class Roots:
                 roots.add(_identity(self._root(each, each)))
         if not roots:
             return False
-        for each in path.parents:
+        for above in path.parents:
             with suppress(OSError):
-                if _identity(each) in roots:
+                if _identity(above) in roots:
                     return True
         return False
 
@@ -163,12 +165,14 @@ def split(path: str) -> tuple[str, list[str]]:
     """Split `root:relative/path` into the root and the components, none for the root itself.
 
     Raises:
-        PathDenied: if it has not that form, or a component is empty, `.`, `..`, or no text of the file system.
+        PathDenied: if it has not that form, or is too deep, or a component is empty, `.`, `..` or no file name.
     """
     root, colon, rest = path.partition(":")
     if not root or not colon:
         raise PathDenied(path, "is not 'root:relative/path'")
     parts = rest.split("/") if rest else []
+    if len(parts) > DEPTH_LIMIT:
+        raise PathDenied(path, f"has more than {DEPTH_LIMIT} components")
     for each in parts:
         if each in ("", ".", ".."):
             raise PathDenied(path, f"has the component {each!r}")

@@ -18,7 +18,7 @@ from gaia.store import dead
 log = logging.getLogger(__name__)
 
 
-class Consumer(celery_consumer.Consumer):  # type: ignore[misc]  # celery has no types here
+class Consumer(celery_consumer.Consumer):
     """The consumer of a Gaia worker."""
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:

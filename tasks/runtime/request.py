@@ -13,7 +13,7 @@ from gaia import redaction
 from gaia.contracts.base import CALLS
 
 
-class RedactedRequest(Request):  # type: ignore[misc]  # celery has no types here
+class RedactedRequest(Request):
     """Celery's request with the redacted call in place of its arguments."""
 
     def __init__(self, message: Any, **options: Any) -> None:

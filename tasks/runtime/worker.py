@@ -2,11 +2,13 @@
 
 import os
 import socket
+import warnings
 from collections.abc import Sequence
 from typing import Final
 
 from celery import Celery
 from celery.exceptions import WorkerShutdown, WorkerTerminate
+from celery.platforms import SecurityWarning
 
 CONCURRENCY: Final = {"process": 8, "browser": 4}
 DEFAULT_CONCURRENCY: Final = 10
@@ -26,7 +28,11 @@ def concurrency(queues: Sequence[str], setting: int | None) -> int:
 
 def run(app: Celery, queues: Sequence[str], *, calls_at_once: int, name: str, log_level: str) -> int:
     """Work until a signal ends it; give the exit code."""
+    # Celery warns of root whatever it may be sent; here it is JSON alone. What pages and programs may do as root is
+    # bounded where they are started.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app.Worker(
+        quiet=True,
         hostname=name,
         queues=list(queues),
         concurrency=calls_at_once,

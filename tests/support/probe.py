@@ -56,6 +56,14 @@ class Hold(Call[Seen], operation="probe.hold"):
 
 
 @contract
+class Append(Call[Seen], operation="probe.append"):
+    """Add a word to a file."""
+
+    path: str
+    word: str
+
+
+@contract
 class Die(Call[Seen], operation="probe.die"):
     """Kill the worker, once: the second run succeeds."""
 
@@ -88,6 +96,13 @@ def hold(call: Hold, scope: Scope) -> Seen:
         scope.check()
         scope.cancelled.wait(0.02)
     return Seen("released", scope.attempts)
+
+
+@handles(Append)
+def append(call: Append, scope: Scope) -> Seen:
+    with Path(call.path).open("a", encoding="ascii") as file:
+        file.write(f"{call.word}\n")
+    return Seen(call.word)
 
 
 @handles(Die)

@@ -52,8 +52,8 @@ class RedisArtifacts:
         if not _ID.fullmatch(artifact.id):
             raise ArtifactMissing(artifact.id[:64], "is no artifact id")
         body = self._client.get(keys.artifact(artifact.id))
-        if body is None:
+        if not isinstance(body, bytes):
             raise ArtifactMissing(artifact.id, "is not stored, or has expired")
         if hashlib.sha256(body).hexdigest() != artifact.sha256:
             raise ArtifactMissing(artifact.id, "does not match its checksum")
-        return bytes(body)
+        return body

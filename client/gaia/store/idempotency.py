@@ -32,7 +32,7 @@ class Keys:
         held = self._claim(keys=[keys.idempotency(key)], args=[call_id, digest, CLAIM_TTL_S * 1000])
         if not held:
             return call_id
-        holder, payload = (each.decode() for each in held)
+        holder, payload = (bytes(each).decode() for each in held)
         if payload != digest:
             raise KeyReused(key, holder)
         return holder

@@ -40,3 +40,12 @@ def idempotency(key: str) -> str:
 def artifact(artifact_id: str) -> str:
     """Name a large body."""
     return f"gaia:artifact:{artifact_id}"
+
+
+# --- of the transport; the scripts of `tasks.broker` build the first two from a call's id
+
+LOST: Final = "gaia:lost:"
+CANCEL: Final = "gaia:cancel:"
+HELD: Final = "gaia:held"
+PAUSED: Final = "gaia:paused"
+SWEEP: Final = "gaia:sweep"

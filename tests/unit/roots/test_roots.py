@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from config import settings
-from gaia.errors import FileFailed, FileMissing, GaiaError, NotConfigured, PathDenied
+from gaia.errors import FileFailed, FileMissing, NotConfigured, PathDenied
 from tasks.roots import openat2, walk
 from tasks.roots.roots import OpenBeneath, Roots
 
@@ -46,11 +46,15 @@ def open_beneath(request: pytest.FixtureRequest) -> OpenBeneath:
 
 @pytest.fixture
 def roots(root: Path, open_beneath: OpenBeneath) -> Iterator[Roots]:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(names(Path("/proc/self/fd")))
     found = Roots({"data": root}, open_beneath=open_beneath)
     yield found
     found.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(names(Path("/proc/self/fd"))) == before
+
+
+def names(place: int | Path) -> list[str]:
+    return sorted(os.listdir(place))  # noqa: PTH208 - a descriptor has no Path
 
 
 def content(roots: Roots, path: str) -> bytes:
@@ -128,7 +132,7 @@ def test_a_directory_symlink_out_of_the_root_is_denied(roots: Roots, root: Path)
         pass
     with pytest.raises(PathDenied), roots.parent("data:out/new/new", make=True):
         pass
-    assert os.listdir(root.parent / "outside") == ["a"]
+    assert names(root.parent / "outside") == ["a"]
 
 
 def test_a_symlink_that_stays_beneath_is_followed(roots: Roots, root: Path) -> None:
@@ -141,7 +145,7 @@ def test_a_symlink_that_stays_beneath_is_followed(roots: Roots, root: Path) -> N
     assert content(roots, "data:dir/up") == b"inside"
     assert content(roots, "data:chain") == b"inside"
     with roots.directory("data:dot") as fd:
-        assert "a" in os.listdir(fd)
+        assert "a" in names(fd)
 
 
 def test_a_chain_of_forty_links_is_followed_and_a_loop_is_not(roots: Roots, root: Path) -> None:
@@ -213,7 +217,7 @@ def test_a_magic_link_is_not_followed(open_beneath: OpenBeneath, root: Path) -> 
 def test_the_parent_is_given_with_the_last_name(roots: Roots) -> None:
     with roots.parent("data:sub/new") as (fd, name):
         assert name == "new"
-        assert sorted(os.listdir(fd)) == ["b", "deep"]
+        assert names(fd) == ["b", "deep"]
     with pytest.raises(FileMissing), roots.parent("data:no/new"):
         pass
 
@@ -221,7 +225,7 @@ def test_the_parent_is_given_with_the_last_name(roots: Roots) -> None:
 @pytest.mark.parametrize("durable", [True, False])
 def test_missing_directories_are_made_on_request(roots: Roots, root: Path, durable: bool) -> None:
     with roots.parent("data:sub/x/y/z/new", make=True, durable=durable) as (fd, _):
-        assert os.listdir(fd) == []
+        assert names(fd) == []
     assert (root / "sub" / "x" / "y" / "z").is_dir()
     assert not (root / "sub" / "x" / "y" / "z" / "new").exists()
 
@@ -241,10 +245,11 @@ def test_a_dangling_link_is_not_made_a_directory(roots: Roots, root: Path) -> No
     assert not (root.parent / "outside" / "made").exists()
 
 
-def test_very_deep_paths_are_made(roots: Roots) -> None:
-    deep = "d/" * 1900
-    with roots.parent(f"data:{deep}new", make=True) as (fd, _):
-        assert os.listdir(fd) == []
+def test_a_path_has_255_components_at_most(roots: Roots) -> None:
+    with roots.parent("data:" + "d/" * 254 + "new", make=True) as (fd, _):
+        assert names(fd) == []
+    with pytest.raises(PathDenied, match="255"), roots.parent("data:" + "d/" * 255 + "new", make=True):
+        pass
 
 
 def test_a_file_over_two_gibibytes_is_opened(roots: Roots, root: Path) -> None:
@@ -264,7 +269,7 @@ def test_no_live_swap_of_a_symlink_leads_out(roots: Roots, root: Path) -> None:
     """Two thousand tries against another process that turns a directory link in and out, with both answers seen."""
     (root / "sub" / "a").write_bytes(b"inside")
     (root / "link").symlink_to("sub")
-    command = [sys.executable, "-c", SWAPPER, root / "link", root / "spare", "sub", "../outside"]
+    command = [sys.executable, "-c", SWAPPER, str(root / "link"), str(root / "spare"), "sub", "../outside"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as swapper:
         assert swapper.stdout is not None
         assert swapper.stdout.readline() == b"ready\n"
@@ -274,7 +279,7 @@ def test_no_live_swap_of_a_symlink_leads_out(roots: Roots, root: Path) -> None:
             swapper.kill()
     assert read > 0
     assert denied > 0
-    assert os.listdir(root.parent / "outside") == ["a"]
+    assert names(root.parent / "outside") == ["a"]
 
 
 def _race(roots: Roots) -> tuple[int, int]:
@@ -286,11 +291,11 @@ def _race(roots: Roots) -> tuple[int, int]:
             assert content(roots, "data:link/a") == b"inside"
             read += 1
             with roots.parent("data:link/new/x", make=True) as (fd, _):
-                assert os.listdir(fd) == []
+                assert names(fd) == []
         except PathDenied:
             denied += 1
-        except GaiaError as failure:
-            assert isinstance(failure, FileFailed), failure  # EAGAIN: the swap won every try
+        except FileFailed:
+            pass  # EAGAIN: the swap won every try of the kernel
     return read, denied
 
 

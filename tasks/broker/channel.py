@@ -1,0 +1,411 @@
+"""A kombu channel that fetches by turns: one script call commits what ended and fetches what may start.
+
+The fetch connection is always in one of these states, owned by the loop's thread:
+
+    idle     nothing is sent; the next tick sends a turn if there is room or something to commit
+    turn     the script was sent; its reply holds messages, or none
+    arming   after an empty turn: the server was asked to remember the lists and to say if one has content
+    waiting  armed: the server pushes one word at the first write to any list
+
+The wait takes nothing off a list, so nothing can be lost in it. A server that refuses tracking is waited on by moving
+the last message of a list onto itself, which blocks and changes nothing.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from typing import Any, Final
+
+import redis
+from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
+from kombu.utils.json import loads
+from redis.exceptions import NoScriptError, ResponseError
+
+from gaia import wire
+from gaia.store import dead, keys
+from tasks.broker.holder import Commit, Holder, holder
+
+log = logging.getLogger(__name__)
+
+LEASE_S: Final = 6.0
+"""A message whose holder did not renew for so long is given to another worker."""
+
+MOST_PER_TURN: Final = 256
+"""Bounds the time for which one script call keeps others waiting, and Lua's unpack."""
+
+RECHECK_S: Final = 1.0
+"""An armed wait is looked after so often; a lost push delays a message by no more."""
+
+FALLBACK_WAIT_S: Final = 0.05
+
+OVERDUE_S: Final = 60.0
+"""How long past its deadline a running call's lease is still renewed."""
+
+LOST_KEPT_S: Final = 24 * 3600
+
+
+def _source(name: str) -> str:
+    return files("tasks.broker").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+
+
+class QoS(kombu_redis.QoS):
+    """Holding and releasing messages through the process's `Holder`; the turn script has recorded them already."""
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Count a delivered message against the prefetch limit."""
+        virtual.QoS.append(self, message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """End a message: its commit goes with the next turn."""
+        self.channel.holder.end(delivery_tag)
+        virtual.QoS.ack(self, delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+        """End a message, or give it back behind all others."""
+        if requeue:
+            self.channel.give_back([delivery_tag], "last")
+        else:
+            self.channel.holder.end(delivery_tag)
+        virtual.QoS.ack(self, delivery_tag)
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Give back what is held, if the worker ends; on a mere reconnect it stays held, under the same leases."""
+        del stderr
+        self._on_collect.cancel()
+        self._flush()
+        self._delivered.clear()
+        self._delivered.restored = True
+
+    def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
+        """Restore the messages of dead holders: ours by their leases, a stock worker's by the visibility timeout."""
+        self.channel.sweep()
+        super().restore_visible(start, num, interval)
+
+
+class Channel(kombu_redis.Channel):
+    """A channel whose messages are leased."""
+
+    QoS = QoS
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Open the channel; the fetch connection is opened when something is consumed."""
+        super().__init__(*args, **options)
+        self.holder: Holder = holder(self.connection.client.as_uri(include_password=True))
+        self.handlers["BRPOP"] = self._on_readable
+        self._state = "idle"
+        self._since = 0.0
+        self._empty = False
+        self._pushed = False
+        self._tracking: Any = None
+        self._trackable = True
+        self._names: list[str] = []
+        self._sent: list[Commit] = []
+        self._sent_fence = ""
+        self._undelivered: deque[tuple[str, dict[str, Any]]] = deque()
+        self._scripts: dict[str, Any] = {}
+        self._turn_sha: str | None = None
+
+    # --- what the poller asks
+
+    def tick(self) -> None:
+        """Send the next turn if the connection is free for it."""
+        while self._undelivered and self.qos.can_consume():
+            self._deliver(*self._undelivered.popleft())
+        overdue = self._state == "waiting" and time.monotonic() - self._since > RECHECK_S
+        if self._state == "waiting" and (self.holder.has_commits or overdue):
+            self._settle()
+            self._empty = False
+        if self._state == "idle" and (self.holder.has_commits or self.qos.can_consume()):
+            self.connection.cycle.register_fetch(self)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Send a turn, or arm the wait after an empty one; kombu calls it with the connection registered."""
+        del timeout
+        if not self._queue_names():
+            return
+        connection = self.client.connection
+        self._in_poll = connection
+        self._since = self._brpop_sent_at = time.monotonic()
+        if self._empty and not self.holder.has_commits:
+            self._arm(connection)
+        else:
+            self._send_turn(connection)
+
+    def _brpop_read(self, **options: Any) -> bool:
+        """Read the reply that is under way; kombu calls it when it closes the channel."""
+        del options
+        if self._state in {"turn", "arming"}:
+            self._on_readable()
+        return True
+
+    def _on_readable(self) -> bool:
+        try:
+            {"turn": self._read_turn, "arming": self._read_armed}.get(self._state, self._read_push)()
+        except self.connection_errors:
+            self.holder.put_back(self._sent)
+            self._sent = []
+            self._settle()
+            self._empty = False
+            self.client.connection.disconnect()
+            raise
+        return True
+
+    def _settle(self) -> None:
+        """Go to idle: the connection may be used for the next command."""
+        self._state, self._in_poll, self._brpop_sent_at = "idle", None, None
+        self._flush_brpop_reauth()
+
+    # --- turns
+
+    def _queue_names(self) -> list[str]:
+        self._names = list(self._queue_cycle.consume(len(self.active_queues)))
+        return self._names
+
+    def _lists(self) -> list[str]:
+        """Name the lists, priority by priority."""
+        return [
+            self.global_keyprefix + self._q_for_pri(queue, priority)
+            for priority in self.priority_steps
+            for queue in self._names
+        ]
+
+    def _own(self, name: str) -> str:
+        return self.global_keyprefix + name
+
+    def _held_keys(self) -> list[str]:
+        return [self._own(self.unacked_key), self._own(self.unacked_index_key), self._own(keys.HELD)]
+
+    def _want(self) -> int:
+        if self._closing or not self.qos.can_consume():
+            return 0
+        estimate = self.qos.can_consume_max_estimate()
+        return MOST_PER_TURN if estimate is None else min(estimate, MOST_PER_TURN)
+
+    def _send_turn(self, connection: Any) -> None:
+        self._sent, self._sent_fence = self.holder.take_commits(), self.holder.fence()
+        names = [*self._held_keys(), self._own(keys.PAUSED), keys.DEAD, *self._lists()]
+        arguments: list[Any] = [self._want(), len(self._names), self._sent_fence, len(self._sent)]
+        for each in self._sent:
+            arguments += each.arguments()
+        script = ("EVAL", _TURN) if self._turn_sha is None else ("EVALSHA", self._turn_sha)
+        self._state = "turn"
+        try:
+            connection.send_command(*script, len(names), *names, *arguments, *self._names)
+        except self.connection_errors:
+            self.holder.put_back(self._sent)
+            self._sent = []
+            self._settle()
+            raise
+
+    def _read_turn(self) -> None:
+        try:
+            reply = self.client.connection.read_response()
+        except NoScriptError:
+            self._turn_sha = None
+            self.holder.put_back(self._sent)
+            self._settle()
+            return
+        except ResponseError as failure:
+            # A full or read-only server: nothing was done; the loop goes on at the pace of its timer.
+            log.warning("the server refused a turn: %s", failure)
+            self.holder.put_back(self._sent)
+            self._settle()
+            self._empty = True
+            return
+        if self._turn_sha is None:
+            # EVAL has put it into the server's cache.
+            self._turn_sha = _TURN_SHA
+        self._sent = []
+        self._settle()
+        refused, found = reply[0], reply[1:]
+        if refused:
+            log.warning("%d results were refused: their leases had lapsed, others run those calls", refused)
+        self._empty = not found
+        for at in range(0, len(found), 5):
+            self._take(*found[at : at + 5])
+        while self._undelivered:
+            self._deliver(*self._undelivered.popleft())
+
+    def _take(self, queue_number: int, item: bytes, tag: bytes, lost: int, cancelled: int) -> None:
+        """Parse a fetched message and enter its lease; garbage goes to the dead letters."""
+        queue, name = self._names[queue_number], tag.decode()
+        try:
+            message = loads(item.decode())
+            flaw = _flaw(message)
+        except (ValueError, RecursionError):
+            message, flaw = None, "it is no JSON"
+        self.holder.fetched(name, self._sent_fence, _renewed_until(message) if flaw is None else time.monotonic())
+        if flaw is not None:
+            self._park(queue, item, flaw)
+            self.holder.end(name)
+            return
+        message["properties"].update(gaia_lost=lost, gaia_cancelled=bool(cancelled))
+        self._undelivered.append((queue, message))
+
+    def _deliver(self, queue: str, message: dict[str, Any]) -> None:
+        tag = message["properties"]["delivery_tag"]
+        self._queue_cycle.rotate(queue)
+        self.connection._deliver(message, queue)  # noqa: SLF001 - the transport's own door for its channels
+        if tag not in self.qos._delivered and self.holder.holds(tag):  # noqa: SLF001 - as above
+            self.holder.end(tag)  # a consumer without acknowledgements took it
+
+    def _park(self, queue: str, item: bytes, flaw: str) -> None:
+        log.error("a message on queue %s was put among the dead letters: %s", queue, flaw)
+        with self.conn_or_acquire() as client:
+            dead.park(client, queue=queue, reason=f"no message: {flaw}", message=item)
+
+    # --- waiting
+
+    def _arm(self, connection: Any) -> None:
+        self._pushed = False
+        lists = self._lists()
+        if not self._track(connection):
+            self._state = "arming"
+            connection.send_command("BLMOVE", lists[0], lists[0], "RIGHT", "RIGHT", FALLBACK_WAIT_S)
+            return
+        self._state = "arming"
+        connection.send_packed_command(
+            connection.pack_commands([("CLIENT", "CACHING", "YES"), ("EXISTS", *lists)]), check_health=False
+        )
+
+    def _track(self, connection: Any) -> bool:
+        """Switch tracking on, once a socket; False if the server refuses it."""
+        if self._trackable and self._tracking is not connection._sock:  # noqa: SLF001 - a socket is a session
+            try:
+                connection.send_command("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
+                connection.read_response()
+                connection._parser.set_invalidation_push_handler(self._on_push)  # noqa: SLF001 - no public way
+                self._tracking = connection._sock  # noqa: SLF001 - as above
+            except ResponseError:
+                log.info("the server refuses client tracking; waiting by BLMOVE")
+                self._trackable = False
+        return self._trackable
+
+    def _on_push(self, _: Any) -> str:
+        self._pushed = True
+        return "pushed"
+
+    def _read_armed(self) -> None:
+        connection = self.client.connection
+        if not self._trackable:
+            connection.read_response()
+            self._empty = False
+            self._settle()
+            return
+        connection.read_response()
+        present = connection.read_response()
+        if present or self._pushed:
+            self._empty = False
+            self._settle()
+            return
+        self._state, self._brpop_sent_at = "waiting", None
+        # The push may already lie in the parser's buffer, where the loop's poll cannot see it.
+        if connection._parser._reader.has_data():  # noqa: SLF001 - hiredis is a declared dependency
+            self._read_push()
+
+    def _read_push(self) -> None:
+        self.client.connection.read_response(push_request=True)
+        self._empty = False
+        self._settle()
+
+    # --- leases
+
+    def _script(self, name: str) -> Any:
+        if name not in self._scripts:
+            self._scripts[name] = self._plain().register_script(_source(name))
+        return self._scripts[name]
+
+    def _plain(self) -> "redis.Redis":
+        """Give a client that adds no prefix: kombu's would prefix the first key of a script only."""
+        if not hasattr(self, "_plain_client"):
+            self._plain_client = redis.Redis(connection_pool=self.pool)
+        return self._plain_client
+
+    def give_back(self, tags: Iterable[str], where: str) -> None:
+        """Give held messages back to their lists, to be fetched "next", or "last"."""
+        dropped = self.holder.drop(tags)
+        if dropped:
+            self._script("give_back")(keys=self._held_keys(), args=[where, *(part for each in dropped for part in each)])
+
+    def sweep(self) -> None:
+        """Restore the messages of dead holders."""
+        restored = self._script("restore")(
+            keys=[*self._held_keys(), self._own(keys.SWEEP)], args=[LEASE_S, 1000, LOST_KEPT_S]
+        )
+        if restored:
+            log.warning("%d messages of workers that died were given back to their queues", restored)
+
+    def basic_consume(self, queue: str, *args: Any, **options: Any) -> Any:
+        """Consume a queue; leases are renewed over this connection from now on."""
+        found = super().basic_consume(queue, *args, **options)
+        if queue not in self._fanout_queues:
+            index, held = self._own(self.unacked_index_key), self._own(keys.HELD)
+            renew = self._script("renew")
+
+            def through(leases: list[tuple[str, str]]) -> list[str]:
+                arguments = [part for each in leases for part in each]
+                return [each.decode() for each in renew(keys=[index, held], args=arguments)]
+
+            self.holder.renew_through(through, LEASE_S / 3)
+        return found
+
+    def close(self) -> None:
+        """Commit what has ended; if the worker ends, give back what has not."""
+        if not self.closed and self.active_queues:
+            self._closing = True
+            try:
+                self._leave()
+            except self.connection_errors:
+                log.warning("the broker is away: what was held comes back when its leases lapse")
+        super().close()
+
+    def _leave(self) -> None:
+        if self._state in {"turn", "arming"}:
+            self._on_readable()
+        while self.holder.has_commits:
+            commits = self.holder.take_commits()
+            names = [*self._held_keys(), self._own(keys.PAUSED), keys.DEAD]
+            arguments: list[Any] = [0, 1, self.holder.fence(), len(commits)]
+            for each in commits:
+                arguments += each.arguments()
+            try:
+                self._script("turn")(keys=names, args=arguments)
+            except self.connection_errors:
+                self.holder.put_back(commits)
+                raise
+        undelivered = [message["properties"]["delivery_tag"] for _, message in self._undelivered]
+        self._undelivered.clear()
+        self.give_back(undelivered, "next")
+        if self.holder.stopping:
+            self.give_back(self.holder.held(), "next")
+
+
+_TURN: Final = _source("turn")
+_TURN_SHA: Final = __import__("hashlib").sha1(_TURN.encode(), usedforsecurity=False).hexdigest()
+
+
+def _renewed_until(message: Mapping[str, Any]) -> float:
+    """Give the monotonic time up to which a message's lease is renewed: its call's deadline, and a while."""
+    header = message["headers"].get(wire.HEADER)
+    deadline = header.get("deadline") if isinstance(header, Mapping) else None
+    left_s = deadline - time.time() if isinstance(deadline, int | float) else wire.DEFAULT_DEADLINE_S
+    return time.monotonic() + max(left_s, 0.0) + OVERDUE_S
+
+
+def _flaw(message: object) -> str | None:
+    """Say what keeps JSON from being a kombu message, None if nothing does."""
+    if not isinstance(message, Mapping):
+        return "it is no object"
+    properties = message.get("properties")
+    properties = properties if isinstance(properties, Mapping) else {}
+    info = properties.get("delivery_info")
+    sound = {
+        "it has no delivery tag": isinstance(properties.get("delivery_tag"), str),
+        "it has no delivery information": isinstance(info, Mapping) and {"exchange", "routing_key"} <= set(info),
+        "its body is no text": isinstance(message.get("body", ""), str),
+        "it has no headers": isinstance(message.get("headers"), Mapping),
+    }
+    return next((flaw for flaw, holds in sound.items() if not holds), None)

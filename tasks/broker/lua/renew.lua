@@ -1,0 +1,16 @@
+-- Renew leases by the server's clock.
+-- KEYS  1 unacked_index   2 held      ARGV  2 each: tag, fence
+-- Returns the tags whose lease is somebody else's, or nobody's, by now.
+local time = redis.call('TIME')
+local now = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
+local lost = {}
+for i = 1, #ARGV, 2 do
+  local record = redis.call('HGET', KEYS[2], ARGV[i])
+  local own = ARGV[i + 1] .. ' '
+  if record and string.sub(record, 1, #own) == own then
+    redis.call('ZADD', KEYS[1], 'XX', now, ARGV[i])
+  else
+    lost[#lost + 1] = ARGV[i]
+  end
+end
+return lost

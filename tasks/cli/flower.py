@@ -1,0 +1,110 @@
+"""`gaia flower`: the web page that shows workers and tasks, in the foreground.
+
+Flower's own command takes its options from a command line and the environment; here they come from the settings alone,
+so neither the address of the broker nor a password can be read from the process list.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from config.flower_options import flower_options
+from config.settings import Settings, load
+from gaia.redaction import scrub
+from tasks.cli import notify
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+LOCAL_NAMES: Final = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
+
+_TEXTS: Final = ("args", "kwargs", "result", "exception", "traceback")
+
+
+@click.command()
+def flower() -> None:
+    """Show workers and tasks on a web page until SIGTERM."""
+    settings = load()
+    options = flower_options(settings)
+    # An open door that Flower reads from the environment at each request, whatever its options say.
+    os.environ.pop("FLOWER_UNAUTHENTICATED_API", None)
+    logging.basicConfig(level=settings.worker.log_level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+
+    from tasks.app import app  # it reads the settings: not before they are known to be sound
+
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    page = build(app, options)
+    port = _listen(page, settings)
+    click.echo(f"Flower shows the workers at {address(settings.flower.host, port)}")
+    notify.ready()
+    _serve(page)
+
+
+def address(host: str, port: int) -> str:
+    """Give the URL of the page."""
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def build(app: "Celery", given: dict[str, Any]) -> Any:
+    """Make Flower's web application; nothing listens and nothing is dialled yet."""
+    from flower.app import Flower  # Flower, Tornado and humanize: only this command pays for them
+    from flower.options import options
+    from flower.urls import settings as page_settings
+    from tornado.web import ErrorHandler
+
+    class Page(Flower):  # type: ignore[misc]  # Flower has no types
+        """Flower, refusing requests that name another host while it has no password.
+
+        A web site could otherwise have its own name resolve to this machine and read the page through a visitor's
+        browser (DNS rebinding).
+        """
+
+        def find_handler(self, request: Any, **rest: Any) -> Any:
+            if not self.options.basic_auth and request.host_name not in LOCAL_NAMES:
+                return self.get_handler_delegate(request, ErrorHandler, {"status_code": 403})
+            return super().find_handler(request, **rest)
+
+    for name, value in (given | {"format_task": scrubbed}).items():
+        setattr(options, name, value)
+    quiet = logging.getLogger("tornado.access")
+    quiet.addHandler(logging.NullHandler())
+    quiet.propagate = False
+    return Page(capp=app, options=options, **(page_settings | {"cookie_secret": options.cookie_secret}))
+
+
+def scrubbed(task: Any) -> Any:
+    """Strike what looks like a secret from the texts of a task, the last time before they are shown."""
+    for name in _TEXTS:
+        text = getattr(task, name, None)
+        if isinstance(text, str):
+            setattr(task, name, scrub(text))
+    return task
+
+
+def _listen(page: Any, settings: Settings) -> int:
+    try:
+        return int(page.start_http_server())
+    except OSError as failure:
+        where = f"port {settings.flower.port} on {settings.flower.host}"
+        raise click.ClickException(
+            f"Flower cannot have {where} ({failure.strerror}): choose another with GAIA_FLOWER__PORT"
+        ) from None
+
+
+def _serve(page: Any) -> None:
+    """Run the loop until a signal, then end the process.
+
+    Flower's threads may wait for replies of workers, seconds long; there is nothing in them worth waiting for.
+    """
+    loop = page.io_loop.asyncio_loop
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, page.stop)
+    page.start()
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)

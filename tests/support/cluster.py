@@ -1,0 +1,91 @@
+"""Real parts for tests: a Valkey server, and workers in processes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks.cli.server import EmbeddedServer
+from tasks.cli.state import StateDir
+from tests.support.waiting import until
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def valkey(directory: Path) -> Iterator[str]:
+    """Run a server with its data in a directory; give its URL, password included."""
+    state = StateDir(directory)
+    state.create()
+    server = EmbeddedServer(state)
+    process = subprocess.Popen(server.argv)
+    try:
+        until(server.answering, what="the Redis server's answer")
+        yield server.url
+    finally:
+        stop(process)
+
+
+class Worker:
+    """A worker process and its log."""
+
+    def __init__(self, argv: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                argv, cwd=ROOT, env={**clean_environ(), **environ}, stdout=output, stderr=subprocess.STDOUT
+            )
+
+    def wait_ready(self) -> "Worker":
+        until(self._ready, 60, what=f"a worker's readiness, see {self.log}")
+        return self
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def _ready(self) -> bool:
+        assert self.process.poll() is None, f"the worker ended:\n{self.text()}"
+        return " ready." in self.text()
+
+
+def clean_environ() -> dict[str, str]:
+    """Give this process's environment without Gaia's variables."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GAIA_")}
+
+
+@contextmanager
+def worker(url: str, *queues: str, log: Path, **environ: str) -> Iterator[Worker]:
+    """Run `gaia worker`; stop it at the end."""
+    argv = [str(Path(sys.executable).with_name("gaia")), "worker", *queues]
+    with _running(Worker(argv, {"GAIA_REDIS_URL": url, **environ}, log)) as found:
+        yield found
+
+
+@contextmanager
+def probe_worker(url: str, *, log: Path, **environ: str) -> Iterator[Worker]:
+    """Run a worker of the test operations, see `tests.support.probe`."""
+    argv = [sys.executable, "-m", "tests.support.probe_worker"]
+    with _running(Worker(argv, {"GAIA_REDIS_URL": url, **environ}, log)) as found:
+        yield found
+
+
+@contextmanager
+def _running(found: Worker) -> Iterator[Worker]:
+    try:
+        yield found.wait_ready()
+    finally:
+        stop(found.process)
+
+
+def stop(process: subprocess.Popen[bytes], timeout_s: float = 30.0) -> int:
+    """End a process by SIGTERM, by SIGKILL if that takes too long, and reap it."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()

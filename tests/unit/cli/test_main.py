@@ -1,0 +1,107 @@
+"""The command line: help, and one clear line for what goes wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.cli import main as command
+from tests.support import cluster
+
+
+def gaia(*arguments: str, cwd: Path, **environ: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "tasks.cli.main", *arguments],
+        env={**cluster.clean_environ(), **environ},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def refused(done: "subprocess.CompletedProcess[str]", code: int = 1) -> str:
+    """Give the one line of a failed command."""
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1), done.stderr
+    assert done.stderr.startswith("gaia: ")
+    return done.stderr
+
+
+def test_help_lists_the_commands_without_importing_them() -> None:
+    code = "import sys\nfrom tasks.cli.main import main\ntry: main(['--help'])\nfinally: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(f"\n  {name} " in done.stdout for name in command.COMMANDS)
+    assert not {"celery", "pydantic", "rich", "redis", "tornado"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", command.COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command.main([name, "--help"])
+    assert caught.value.code == 0
+    assert f"Usage: gaia {name}" in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_named(tmp_path: Path) -> None:
+    assert "'upp'" in refused(gaia("upp", cwd=tmp_path), 2)
+
+
+@pytest.mark.parametrize("arguments", [["up", "--queues", "api,web"], ["up", "--redis-port", "0"], ["up", "extra"]])
+def test_a_wrong_argument_is_named(tmp_path: Path, arguments: list[str]) -> None:
+    assert "`gaia up --help`" in refused(gaia(*arguments, cwd=tmp_path), 2)
+
+
+def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
+    for name in ("up", "flower", "chromium", "demo"):
+        assert "did you mean GAIA_FLOWER__PORT?" in refused(gaia(name, cwd=tmp_path, GAIA_FLOWER__PROT="1"))
+
+
+def test_env_without_a_cluster_says_so(tmp_path: Path) -> None:
+    assert f"no cluster is ready in {tmp_path / '.gaia'}" in refused(gaia("env", cwd=tmp_path))
+
+
+def test_an_unreachable_redis_is_named_without_its_password(tmp_path: Path) -> None:
+    line = refused(gaia("up", cwd=tmp_path, GAIA_REDIS_URL="redis://:geheim@127.0.0.1:1/0"))
+    assert "127.0.0.1:1" in line
+    assert "unset GAIA_REDIS_URL" in line
+    assert "geheim" not in line
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/", "127.0.0.1:6379", "redis://:p w@[::1", "redis://127.0.0.1:x/0"])
+def test_a_malformed_redis_url_is_refused(tmp_path: Path, url: str) -> None:
+    refused(gaia("up", cwd=tmp_path, GAIA_REDIS_URL=url))
+
+
+def test_a_taken_flower_port_is_named_with_the_mend(tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        line = refused(gaia("up", "--flower-port", str(port), cwd=tmp_path))
+    assert f"port {port} on 127.0.0.1 is taken: choose another with --flower-port" in line
+
+
+def test_an_open_flower_stops_the_boot(tmp_path: Path) -> None:
+    assert "GAIA_FLOWER__BASIC_AUTH" in refused(gaia("up", cwd=tmp_path, GAIA_FLOWER__HOST="0.0.0.0"))  # noqa: S104
+
+
+def test_a_missing_chromium_is_named(tmp_path: Path) -> None:
+    for name in ("chromium", "demo"):
+        line = refused(gaia(name, cwd=tmp_path, GAIA_BROWSER__CHROMIUM=str(tmp_path / "nothing")))
+        assert "GAIA_BROWSER__CHROMIUM" in line
+
+
+def test_a_state_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "choose another --state-dir" in refused(gaia("up", "--state-dir", "file/x", cwd=tmp_path))
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("tasks.cli.env.env.callback", broken)
+    with pytest.raises(ZeroDivisionError):
+        command.main(["env"])
