@@ -26,11 +26,16 @@ SUBSYSTEMS = (api_tasks, files_tasks, browser_tasks, process_tasks, network_task
 """Imported for their effect: each enters its handlers."""
 
 
+BACKEND = "tasks.broker.backend:Backend"
+
+
 def build(settings: Settings) -> Celery:
     """Make the app. Nothing is dialled yet."""
     transport.install()
     found = Celery("gaia", set_as_current=False)
     found.conf.update(celery_options(settings))
+    if settings.result_url in {None, settings.redis_url}:
+        found.loader.override_backends = {"redis": BACKEND, "rediss": BACKEND}
     result_url = settings.result_url or settings.redis_url
     results = connect(result_url)
     running = Running(connect(settings.redis_url))

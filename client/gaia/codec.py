@@ -28,6 +28,12 @@ INLINE_LIMIT_BYTES: Final = 64 * 1024
 
 ARTIFACT: Final = "$artifact"
 
+INT_LIMIT_BITS: Final = 8192
+"""Larger integers are refused: Python writes none of more than 4300 digits, and other readers far fewer."""
+
+SHOWN_CHARACTERS: Final = 200
+"""A path is cut there: names in it are the sender's."""
+
 T = TypeVar("T")
 
 
@@ -36,6 +42,7 @@ class Mismatch(ValueError):  # noqa: N818 - a finding about data; the caller tur
 
     def __init__(self, path: str, reason: str) -> None:
         """Keep both, for the caller's error."""
+        path = path if len(path) <= SHOWN_CHARACTERS else path[: SHOWN_CHARACTERS - 1] + "…"
         super().__init__(path, reason)
         self.path = path
         self.reason = reason
@@ -242,22 +249,32 @@ def _scalar(kind: Any) -> Encode:
         return _literal(get_args(kind))
     if kind is float:
         return _float
-    if kind in (str, int, bool):
+    if kind is int:
+        return _int
+    if kind in (str, bool):
         return _exactly(kind)
     message = f"no wire form for {kind!r}"
     raise TypeError(message)
 
 
 def _exactly(kind: type) -> Encode:
-    names = {str: "a string", int: "an integer", bool: "true or false"}
+    names = {str: "a string", bool: "true or false"}
 
     def run(value: Any, _: Blobs | None) -> Any:
-        # bool is a subclass of int; a flag is no number.
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        if not isinstance(value, kind):
             raise Mismatch("", f"must be {names[kind]}, got {_name(value)}")
         return value
 
     return run
+
+
+def _int(value: Any, _: Blobs | None) -> int:
+    # bool is a subclass of int; a flag is no number.
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Mismatch("", f"must be an integer, got {_name(value)}")
+    if value.bit_length() > INT_LIMIT_BITS:
+        raise Mismatch("", f"must have at most {INT_LIMIT_BITS} bits")
+    return value
 
 
 def _float(value: Any, _: Blobs | None) -> float:
@@ -283,8 +300,10 @@ def _literal(allowed: tuple[Any, ...]) -> Encode:
 
 def _json(value: Any, blobs: Blobs | None) -> Any:
     """Let any JSON value pass, tuples as arrays."""
-    if value is None or isinstance(value, str | bool | int):
+    if value is None or isinstance(value, str | bool):
         return value
+    if isinstance(value, int):
+        return _int(value, blobs)
     if isinstance(value, float):
         return _float(value, blobs)
     if isinstance(value, Mapping):

@@ -14,11 +14,13 @@ them, besides the patterns that betray a secret of unknown origin.
 """
 
 import base64
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, Final
-from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
+from functools import cache
+from typing import Any, Final, get_args, get_type_hints
+from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit, urlunsplit
 
 MARK: Final = "gaia.secret"
 MASK: Final = "***"
@@ -29,19 +31,35 @@ SHOWN_CHARACTERS: Final = 200
 SHORTEST_SECRET: Final = 4
 """Striking shorter strings from a text would garble it and hide nothing."""
 
+SHORTEST_PART: Final = 8
+"""The same for a word of a secret: that of `Bearer <token>` or `id=<session>; path=/`."""
+
 _SENSITIVE = re.compile(
-    r"auth|cookie|token|secret|passw|pwd|passphrase|api[-_]?key|access[-_]?key|private|credential|session|signature"
-    r"|(^|[-_])(sig|key|jwt|otp|pin)($|[-_])",
+    r"auth|cookie|token|secret|pwd|pass(w|phrase|code|key|$|[-_.])|(api|access|account|shared|master|signing)[-_]?key"
+    r"|private|credential|assertion|sess(ion|id)|signature|(^|[-_.])(sig|sid|key|jwt|otp|pin)($|[-_.])",
     re.IGNORECASE,
 )
-_USER_INFO = re.compile(r"(?<=://)[^/\s@\"'<>]+@")
-_SCHEME = re.compile(r"\b(bearer|basic|digest|negotiate)\s+[\w.~+/=-]{6,}", re.IGNORECASE)
+
+# What betrays a secret in a text of unknown origin. Repetitions before a decision are bounded, so that a long text
+# takes time in proportion to its length.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>]+")
+_USER_INFO = re.compile(r"(?<=://)[^/?#\s\"'<>]+@")
+_PARAMETER = re.compile(r"(?P<name>[?&;#][\w.%+\[\]-]{1,100}=)(?P<value>[^?&;#\s\"'<>)}]*)")
+_PARAMETER_OF_URL = re.compile(r"(?P<name>[?&;#][^?&;#=]*=)(?P<value>[^&;#]*)")
+_SCHEME = re.compile(
+    # A credential holds a digit, a sign or mixed case, or else "basic information" would be one.
+    r"\b(?P<name>(?i:bearer|basic|digest|negotiate)\s{1,8})(?=[\w.~+/-]{0,60}?(?:\d|[+=~]|[a-z][A-Z]))"
+    r"(?P<value>[\w.~+/=-]{8,})"
+)
+_COOKIE = re.compile(r"(?P<name>cookie:\s{0,8})(?P<value>[^\r\n\"'}]+)", re.IGNORECASE)
 _ASSIGNED = re.compile(
-    r"""(["']?[\w-]*(?:authorization|cookie|passw(?:or)?d|secret|token|api[-_]?key)[\w-]*["']?\s*[:=]\s*)"""
-    r"""("[^"]*"|'[^']*'|[^\s,;&"'})]+)""",
-    re.IGNORECASE,
+    r"(?P<name>(?:authorization|cookie|pass(?:w(?:or)?d|phrase)|pwd|secret|token|(?:api|access)[-_]?key)[\w-]{0,40}"
+    r"""\\{0,8}["']?\s{0,8}[:=]\s{0,8})"""
+    r"""(?P<value>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\\{1,8}["'][^"'\\]*"""
+    r"""|(?:(?:bearer|basic|digest|negotiate)\s{1,8})?[^\s,;&"'})]+)""",
+    re.IGNORECASE | re.DOTALL,
 )
-_OPTION = re.compile(r"(?P<name>--?[\w-]+|\w+)=(?P<value>.*)", re.DOTALL)
+_OPTION = re.compile(r"(?P<name>--?[\w.-]+|\w+)=(?P<value>.*)", re.DOTALL)
 
 
 def sounds_secret(name: str) -> bool:
@@ -68,8 +86,12 @@ def visible(subject: object) -> dict[str, object]:
 
 def visible_json(contract: type[Any], given: Mapping[str, object]) -> dict[str, object]:
     """Redact the JSON fields of a message by the marks of its contract; what the contract does not know is masked."""
-    marks = {each.name: each.metadata.get(MARK) for each in fields(contract)}
-    return {name: redact(value, marks[name]) if name in marks else MASK for name, value in given.items()}
+    plan = _plan(contract)
+    shown = {}
+    for name, value in given.items():
+        kind, inner = plan.get(name, ("all", None))
+        shown[name] = redact(value, kind) if inner is None else _visible_within(inner, value)
+    return shown
 
 
 def show_json(contract: type[Any], given: Mapping[str, object]) -> str:
@@ -88,49 +110,98 @@ def redact(value: object, kind: str | None) -> object:
 
 def secrets_of(contract: type[Any], given: Mapping[str, object] | object) -> set[str]:
     """Collect the secret strings of a call, given as the dataclass or as its JSON fields."""
-    found: set[str] = set()
-    for each in fields(contract):
-        kind = each.metadata.get(MARK)
-        value = given.get(each.name) if isinstance(given, Mapping) else getattr(given, each.name)
-        if kind is not None and value is not None:
-            found.update(_FINDERS[kind](value))
-        elif is_dataclass(value) and not isinstance(value, type):
-            found |= secrets_of(type(value), value)
-        elif isinstance(value, tuple):
-            for item in value:
-                if is_dataclass(item) and not isinstance(item, type):
-                    found |= secrets_of(type(item), item)
-    return {each for each in found if len(each) >= SHORTEST_SECRET}
+    return {each for each in _secrets_within(contract, given) if len(each) >= SHORTEST_SECRET}
+
+
+def secrets_of_url(url: str) -> set[str]:
+    """Collect the secret strings of a URL."""
+    return {each for each in _url_secrets(url) if len(each) >= SHORTEST_SECRET}
 
 
 class Scrubber:
     """Strikes the secrets of one call, and whatever looks like a secret, from a text."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        """Compile the known secrets, the longest first, so that none leaves the rest of a longer one behind."""
-        known = sorted({form for each in secrets for form in _forms(each)}, key=len, reverse=True)
-        self._known = re.compile("|".join(re.escape(each) for each in known)) if known else None
+        """Spell the known secrets, the longest first, so that none leaves the rest of a longer one behind."""
+        self._known = sorted({form for each in secrets for form in _forms(each)}, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
         """Give the text without secrets."""
-        if self._known is not None:
-            text = self._known.sub(MASK, text)
+        for each in self._known:
+            text = text.replace(each, MASK)
         text = _USER_INFO.sub(MASK + "@", text)
-        text = _SCHEME.sub(r"\1 " + MASK, text)
-        return _ASSIGNED.sub(r"\1" + MASK, text)
+        text = _PARAMETER.sub(_hide_parameter, text)
+        for pattern in (_SCHEME, _COOKIE, _ASSIGNED):
+            text = pattern.sub(rf"\g<name>{MASK}", text)
+        return text
 
 
 scrub = Scrubber()
 """Strikes what looks like a secret, for texts that belong to no call."""
 
 
+_Plan = dict[str, tuple[str | None, type[Any] | None]]
+
+
+def _planned(contract: type[Any]) -> _Plan:
+    """Give each field's mark, and the contract that lies within it if one does."""
+    hints = get_type_hints(contract)
+    return {each.name: (each.metadata.get(MARK), _contract_in(hints[each.name])) for each in fields(contract)}
+
+
+_plan: Callable[[type[Any]], _Plan] = cache(_planned)
+
+
+def _contract_in(hint: Any) -> type[Any] | None:
+    """Find the dataclass of `X`, `X | None` or `tuple[X, ...]`."""
+    if is_dataclass(hint) and isinstance(hint, type):
+        return hint
+    return next((found for each in get_args(hint) if (found := _contract_in(each)) is not None), None)
+
+
+def _visible_within(contract: type[Any], value: object) -> object:
+    if isinstance(value, Mapping):
+        return visible_json(contract, value)
+    if isinstance(value, list):
+        return [_visible_within(contract, each) for each in value]
+    return value if value is None else MASK
+
+
+def _secrets_within(contract: type[Any], given: object) -> Iterator[str]:
+    for name, (kind, inner) in _plan(contract).items():
+        value = given.get(name) if isinstance(given, Mapping) else getattr(given, name)
+        if kind is not None and value is not None:
+            yield from _FINDERS[kind](value)
+        elif inner is not None:
+            for each in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(each, Mapping | inner):
+                    yield from _secrets_within(inner, each)
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.~-]+")
+"""What every encoding leaves as it is."""
+
+_URL_SAFE: Final = ("", "/", "!#$%&'()*+,/:;=?@[]~")
+"""What quoting leaves alone: in a parameter, in a path, in a whole URL."""
+
+
 def _forms(text: str) -> Iterator[str]:
     """Give the spellings under which a secret can turn up in a message."""
     yield text
-    yield quote(text, safe="")
-    escaped = repr(text)[1:-1]
-    if escaped != text:
-        yield escaped
+    if _PLAIN.fullmatch(text):
+        return
+    for safe in _URL_SAFE:
+        quoted = quote(text, safe=safe, errors="surrogatepass")
+        yield quoted
+        yield re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), quoted)
+    yield quote_plus(text, errors="surrogatepass")
+    yield repr(text)[1:-1]
+    yield ascii(text)[1:-1]
+    yield repr(text.encode(errors="surrogatepass"))[2:-1]
+    # As in a repr that holds quotes of both kinds.
+    yield text.replace("\\", r"\\").replace("'", r"\'")
+    yield json.dumps(text)[1:-1]
+    yield json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _brief(value: object) -> str:
@@ -138,7 +209,10 @@ def _brief(value: object) -> str:
         return f"<{len(value)} bytes>"
     if isinstance(value, _Shown):
         return value.text
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply, or an integer of too many digits
+        return f"<{type(value).__name__}>"
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
 
 
@@ -159,26 +233,41 @@ def _hide_values(value: object) -> object:
 def _hide_named(value: object) -> object:
     if not isinstance(value, Mapping):
         return MASK
-    return {name: MASK if sounds_secret(str(name)) else item for name, item in value.items()}
+    return {name: MASK if sounds_secret(str(name)) else _hide_within(item) for name, item in value.items()}
+
+
+def _hide_within(item: object) -> object:
+    """Show a text without what looks like a secret in it; nothing of a value that has structure."""
+    if isinstance(item, str):
+        return scrub(item)
+    return MASK if isinstance(item, Mapping | list | tuple) else item
 
 
 def _hide_url(value: object) -> object:
     if not isinstance(value, str):
         return MASK
-    try:
-        parts = urlsplit(value)
-    except ValueError:
-        return scrub(value)
+    parts = _split(value)
+    if parts is None:
+        return MASK
     netloc = parts.netloc
     if "@" in netloc:
         netloc = MASK + "@" + netloc.rpartition("@")[2]
-    query = "&".join(_hide_parameter(each) for each in parts.query.split("&")) if parts.query else ""
-    return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
+    return _PARAMETER_OF_URL.sub(_hide_parameter, urlunsplit(parts._replace(netloc=netloc)))
 
 
-def _hide_parameter(pair: str) -> str:
-    name, equals, _ = pair.partition("=")
-    return f"{name}={MASK}" if equals and sounds_secret(unquote(name)) else pair
+def _split(url: str) -> Any:
+    """Split a URL, None if it cannot be told which part of it is which."""
+    try:
+        parts = urlsplit(url)
+        sound = not parts.netloc or bool(parts.hostname) or parts.port is not None
+    except ValueError:
+        return None
+    return parts if sound else None
+
+
+def _hide_parameter(found: re.Match[str]) -> str:
+    name = found["name"]
+    return name + MASK if sounds_secret(unquote(name[1:-1])) else found[0]
 
 
 def _hide_argv(value: object) -> object:
@@ -194,7 +283,10 @@ def _hide_argument(argument: str, hidden: set[str]) -> str:
     option = _OPTION.fullmatch(argument)
     if option and option["value"] in hidden:
         return f"{option['name']}={MASK}"
-    return str(_hide_url(argument)) if "://" in argument else argument
+    for each in sorted(hidden, key=len, reverse=True):
+        if len(each) >= SHORTEST_SECRET:
+            argument = argument.replace(each, MASK)
+    return scrub(argument)
 
 
 def _hide_body(value: object) -> object:
@@ -206,53 +298,89 @@ def _hide_body(value: object) -> object:
 
 
 def _leaves(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _leaves(item)
-    elif isinstance(value, Sequence) and not isinstance(value, bytes):
-        for item in value:
-            yield from _leaves(item)
+    """Give every string in a JSON value, keys aside; however deep it is."""
+    heap = [value]
+    while heap:
+        each = heap.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, Mapping):
+            heap.extend(each.values())
+        elif isinstance(each, Sequence) and not isinstance(each, bytes):
+            heap.extend(each)
 
 
 def _all_secrets(value: object) -> Iterator[str]:
-    leaves = list(_leaves(value))
-    yield from leaves
-    if len(leaves) == 2 and not isinstance(value, str | Mapping):  # noqa: PLR2004 - a user and a password
-        yield base64.b64encode(":".join(leaves).encode()).decode()
+    yield from _leaves(value)
+    if isinstance(value, list | tuple) and len(value) == 2:  # noqa: PLR2004 - a user and a password
+        yield from _basic(str(value[0]), str(value[1]))
+
+
+def _basic(user: str, password: str) -> Iterator[str]:
+    """Give what basic authorization makes of a user and a password (RFC 7617), in either usual encoding."""
+    for encoding in ("utf-8", "latin-1"):
+        yield base64.b64encode(f"{user}:{password}".encode(encoding, "replace")).decode()
 
 
 def _named_secrets(value: object) -> Iterator[str]:
+    heap = [value]
+    while heap:
+        each = heap.pop()
+        if isinstance(each, Mapping):
+            for name, item in each.items():
+                if sounds_secret(str(name)):
+                    for leaf in _leaves(item):
+                        yield from _credentials(leaf)
+                else:
+                    heap.append(item)
+        elif isinstance(each, Sequence) and not isinstance(each, bytes):
+            heap.extend(each)
+
+
+def _header_secrets(value: object) -> Iterator[str]:
+    """Give the values whose name sounds secret, and the secrets in URLs and texts of the others."""
+    yield from _named_secrets(value)
     if isinstance(value, Mapping):
-        for name, item in value.items():
-            if sounds_secret(str(name)):
-                yield from _leaves(item)
-                # `Bearer abc`: the token must go even where the scheme is cut off.
-                yield from (word for leaf in _leaves(item) for word in leaf.split())
-            else:
-                yield from _named_secrets(item)
-    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        for item in value:
-            yield from _named_secrets(item)
+        for item in value.values():
+            if isinstance(item, str):
+                yield from _text_secrets(item)
+
+
+def _credentials(leaf: str) -> Iterator[str]:
+    """Give a secret value, and its parts: of `Bearer abc` the token, of `a=1; b=2` the values."""
+    yield leaf
+    for word in re.split(r"[\s;,]+", leaf):
+        for part in (word, word.partition("=")[2].strip("\"'")):
+            if len(part) >= SHORTEST_PART:
+                yield part
+
+
+def _text_secrets(text: str) -> Iterator[str]:
+    """Give what looks like a secret in a text."""
+    for url in _URL.findall(text):
+        yield from _url_secrets(url)
+    for pattern in (_SCHEME, _COOKIE, _ASSIGNED):
+        for found in pattern.finditer(text):
+            yield from _credentials(found["value"].strip("\"'"))
 
 
 def _url_secrets(value: object) -> Iterator[str]:
     if not isinstance(value, str):
         return
-    try:
-        parts = urlsplit(value)
-        user_info = parts.netloc.rpartition("@")[0]
-        if user_info:
-            yield user_info
-            password = user_info.partition(":")[2]
-            yield password
-            yield unquote(password)
-    except ValueError:
+    parts = _split(value)
+    if parts is None:
+        yield value
         return
-    for name, item in parse_qsl(parts.query):
-        if sounds_secret(name):
-            yield item
+    user_info, at, _ = parts.netloc.rpartition("@")
+    if at:
+        user, colon, password = user_info.partition(":")
+        yield from (user_info, unquote(user_info), password, unquote(password))
+        if not colon:
+            yield from (user, unquote(user))
+        yield from _basic(unquote(user), unquote(password))
+    for found in _PARAMETER_OF_URL.finditer(value):
+        if sounds_secret(unquote(found["name"][1:-1])):
+            yield from (found["value"], unquote(found["value"]), unquote_plus(found["value"]))
 
 
 def _argv_secrets(value: object) -> Iterator[str]:
@@ -261,13 +389,17 @@ def _argv_secrets(value: object) -> Iterator[str]:
     expecting = False
     for argument in map(str, value):
         option = _OPTION.fullmatch(argument)
-        if expecting and not argument.startswith("-"):
+        if expecting and not _is_option(argument):
             yield argument
         if option and sounds_secret(option["name"]):
             yield option["value"]
-        if "://" in argument:
-            yield from _url_secrets(argument)
+        yield from _text_secrets(argument)
         expecting = argument.startswith("-") and not option and sounds_secret(argument)
+
+
+def _is_option(argument: str) -> bool:
+    """Tell `-x` and `--word` from a secret that begins with a dash."""
+    return argument.startswith("--") or (argument.startswith("-") and len(argument) == 2)  # noqa: PLR2004 - `-x`
 
 
 _RULES: Final[dict[str, Any]] = {
@@ -281,7 +413,7 @@ _RULES: Final[dict[str, Any]] = {
 _FINDERS: Final[dict[str, Any]] = {
     "all": _all_secrets,
     "values": _leaves,
-    "named": _named_secrets,
+    "named": _header_secrets,
     "url": _url_secrets,
     "argv": _argv_secrets,
     "body": _named_secrets,

@@ -11,6 +11,7 @@ The wait takes nothing off a list, so nothing can be lost in it. A server that r
 the last message of a list onto itself, which blocks and changes nothing.
 """
 
+import hashlib
 import logging
 import time
 from collections import deque
@@ -328,7 +329,9 @@ class Channel(kombu_redis.Channel):
         """Give held messages back to their lists, to be fetched "next", or "last"."""
         dropped = self.holder.drop(tags)
         if dropped:
-            self._script("give_back")(keys=self._held_keys(), args=[where, *(part for each in dropped for part in each)])
+            self._script("give_back")(
+                keys=self._held_keys(), args=[where, *(part for each in dropped for part in each)]
+            )
 
     def sweep(self) -> None:
         """Restore the messages of dead holders."""
@@ -384,7 +387,7 @@ class Channel(kombu_redis.Channel):
 
 
 _TURN: Final = _source("turn")
-_TURN_SHA: Final = __import__("hashlib").sha1(_TURN.encode(), usedforsecurity=False).hexdigest()
+_TURN_SHA: Final = hashlib.sha1(_TURN.encode(), usedforsecurity=False).hexdigest()
 
 
 def _renewed_until(message: Mapping[str, Any]) -> float:

@@ -28,6 +28,8 @@ OLDEST: Final = (6, 2)
 
 ANSWER_BOUND_S: Final = 1.0
 
+_UNPRIVILEGED: Final = range(1024, 65536)
+
 
 @dataclass(frozen=True)
 class Binary:
@@ -107,7 +109,7 @@ class EmbeddedServer:
             require_free(HOST, port, "--redis-port")
             return port
         last = (state.read("redis-port") or "").strip()
-        if last.isdecimal() and is_free(HOST, int(last)):
+        if last.isdecimal() and int(last) in _UNPRIVILEGED and is_free(HOST, int(last)):
             return int(last)
         return free_port(HOST)
 

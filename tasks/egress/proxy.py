@@ -99,12 +99,13 @@ class Proxy:
     def _admit(self, client: socket.socket) -> None:
         thread = threading.Thread(target=self._serve, args=(client,), name="gaia-proxy-connection", daemon=True)
         with self._lock:
-            fits = len(self._open) < MAX_CONNECTIONS and not self._closed
-            if fits:
+            if len(self._open) < MAX_CONNECTIONS and not self._closed:
                 self._open[thread] = [client]
-                thread.start()
-        if not fits:
-            client.close()
+                with suppress(RuntimeError):  # the system gives no more threads
+                    thread.start()
+                    return
+                del self._open[thread]
+        client.close()
 
     def _serve(self, client: socket.socket) -> None:
         try:
@@ -295,6 +296,8 @@ class _Response(_Flow):
         while self._head is not None and b"\r\n\r\n" in self._head:
             head, _, rest = self._head.partition(b"\r\n\r\n")
             line, headers = _parse_head(head)
+            if not line.startswith("HTTP/1."):
+                raise _Malformed
             kept = [each for each in _end_to_end(headers) if each[0].lower() != MARK]
             done += _head(line, [*kept, ("Connection", "close")])
             # After an interim answer (RFC 9110, 15.2) comes another head.

@@ -88,8 +88,8 @@ class Supervisor:
     def watch(self) -> process.Exited:
         """Wait for the end, whichever way it comes; the whole tree has ended then.
 
-        What a program leaves running when it ends by itself is killed at once. A tree that is stopped gets SIGTERM
-        and the grace time first, but not for its memory: it would grow on.
+        What a program leaves running when it ends by itself is killed at once. A tree that is stopped gets SIGTERM and
+        the grace time first, unless it has too much memory: it would grow on.
 
         Raises:
             Cancelled, DeadlineExceeded: after the tree was stopped, up to the grace time later.
@@ -130,7 +130,7 @@ class Supervisor:
         due = min(self._timeout_at, self._scope.ends_at) if self._cause is None else self._kill_at
         for key, _ in self._selector.select(max(0.0, min(self._next_look, due) - self._now())):
             key.data()
-        if self._ended:
+        if self._ended and self._cause is None:
             return
         if self._now() >= self._next_look:
             self._tree.look()
@@ -138,7 +138,10 @@ class Supervisor:
         if self._cause is None:
             self._cause = self._overrun()
             if self._cause is not None:
-                self._stop()
+                self._tree.signal(signal.SIGTERM)
+                self._kill_at = self._now() + self._bounds.grace_s
+        if self._cause is not None and self._too_large():
+            self._kill_at = self._now()
 
     def _overrun(self) -> Cause | None:
         """Give the first reason to stop the tree."""
@@ -148,16 +151,13 @@ class Supervisor:
             ("worker_stopped", self._stopping.is_set()),
             ("deadline", now >= self._scope.ends_at),
             ("timeout", now >= self._timeout_at),
-            ("memory", self._tree.memory_bytes > self._bounds.memory_bytes),
+            ("memory", self._too_large()),
             ("output", self._truncated()),
         )
         return next((cause for cause, holds in signs if holds), None)
 
-    def _stop(self) -> None:
-        self._kill_at = self._now()
-        if self._cause != "memory":
-            self._tree.signal(signal.SIGTERM)
-            self._kill_at += self._bounds.grace_s
+    def _too_large(self) -> bool:
+        return self._tree.memory_bytes > self._bounds.memory_bytes
 
     def _end(self, pidfd: int) -> None:
         self._selector.unregister(pidfd)
@@ -192,13 +192,16 @@ class Supervisor:
         self._tree.kill(within_s=KILL_S)
         for stream, captured in self._output.items():
             # A process that escaped the tree may hold the pipe open and fill it: never wait, never past the limit.
-            while not stream.closed and not captured.truncated and self._read(stream):
+            while self._registered(stream) and not captured.truncated and self._read(stream):
                 pass
         self._selector.close()
         for each in (self._child.stdin, self._child.stdout, self._child.stderr):
             if each is not None:
                 each.close()
         self._reap()
+
+    def _registered(self, stream: IO[bytes]) -> bool:
+        return not stream.closed and stream in self._selector.get_map()
 
     def _reap(self) -> None:
         pid, status, usage = os.wait4(self._child.pid, os.WNOHANG)

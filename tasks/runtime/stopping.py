@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from celery import signals
 
+from tasks.broker import holder
 from tasks.delivery.running import Running
 
 LAST_WORDS_S: Final = 5.0
@@ -39,6 +40,7 @@ def install(running: Running, close_services: Callable[[], None], grace_s: float
             os._exit(1)
 
     def on_stop(**_: Any) -> None:
+        holder.stopping()
         threading.Thread(target=drain, name="gaia-drain", daemon=True).start()
 
     def on_end(**_: Any) -> None:

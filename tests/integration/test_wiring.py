@@ -34,7 +34,7 @@ def test_a_call_comes_back_as_its_typed_result(gaia: Gaia) -> None:
 def test_a_large_body_travels_both_ways_as_an_artifact(gaia: Gaia, client: redis.Redis) -> None:
     body = os.urandom(1_000_000)
     assert gaia.submit(Echo("large", body=body)).get(timeout=20).body == body
-    stored = [each for each in client.scan_iter("gaia:artifact:*")]
+    stored = list(client.scan_iter("gaia:artifact:*"))
     assert len(stored) == 2
     assert all(0 < client.ttl(each) <= 3600 for each in stored)
 
@@ -160,7 +160,9 @@ def test_lower_priority_numbers_run_first(gaia: Gaia, tmp_path: Path) -> None:
     started = tmp_path / "started"
     names = {9: "last", 3: "middle", 0: "first"}
     queued = [
-        gaia.submit(Append(str(started), names[priority]), priority=priority) for priority in (9, 3, 0) for _ in range(3)
+        gaia.submit(Append(str(started), names[priority]), priority=priority)
+        for priority in (9, 3, 0)
+        for _ in range(3)
     ]
     release.touch()
     assert all(each.get(timeout=20) for each in [*holds, *queued])
@@ -214,7 +216,9 @@ def test_a_malformed_envelope_is_refused(foreign: Celery, header: object) -> Non
 
 def test_a_newer_payload_is_refused(foreign: Celery) -> None:
     with foreign, pytest.raises(errors.NewerPayload):
-        foreign.send_task("probe.echo", kwargs={"text": "x"}, queue="probe", headers={"gaia": {"v": 99}}).get(timeout=20)
+        foreign.send_task("probe.echo", kwargs={"text": "x"}, queue="probe", headers={"gaia": {"v": 99}}).get(
+            timeout=20
+        )
 
 
 def test_an_unknown_operation_is_an_error_result_and_a_dead_letter(foreign: Celery, client: redis.Redis) -> None:
@@ -256,10 +260,10 @@ MISSHAPEN = [
     message("null", task="probe.echo", id="a"),
     message("[]", task="probe.echo", id="b"),
     message("7", task="probe.echo", id="c"),
-    message('[[], 7, {}]', task="probe.echo", id="d"),
-    message('[[], {}, {}]', task="probe.echo"),
+    message("[[], 7, {}]", task="probe.echo", id="d"),
+    message("[[], {}, {}]", task="probe.echo"),
     message("not json", task="probe.echo", id="e"),
-    message('[[], {}, {}]', id="f"),
+    message("[[], {}, {}]", id="f"),
     message('[[], {"text": "x"}, {}]', task=["probe.echo"], id="g"),
     message('[[], {"text": "x"}, {}]', task="probe.echo", id="h", eta="noon"),
     message('[[], {"text": "x"}, {}]', task="probe.echo", id="i", expires={}),

@@ -72,13 +72,7 @@ class NameServer:
             for line in self.records.get(name, ()):
                 _, ttl, _, sort, value = line.split()
                 if sort in {kind, "CNAME"}:
-                    answer.find_rrset(answer.answer, *_key(name, sort), create=True).update(
-                        dns.rrset.from_text(name, int(ttl), "IN", sort, value)
-                    )
+                    answer.answer.append(dns.rrset.from_text(name, int(ttl), "IN", sort, value))
                     following = value if sort == "CNAME" else ""
             name = following
         return answer
-
-
-def _key(name: str, sort: str) -> tuple[dns.name.Name, dns.rdataclass.RdataClass, dns.rdatatype.RdataType]:
-    return dns.name.from_text(name), dns.rdataclass.IN, dns.rdatatype.from_text(sort)

@@ -7,11 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import Api
-from tasks.api.service import ApiService
-from tasks.egress.gateway import Gateway
-from tasks.egress.judge import Judge
-from tasks.egress.resolver import Resolver
+from tests.support.requests import Maker
 from tests.support.web import Site
 
 
@@ -28,22 +24,9 @@ def other() -> Iterator[Site]:
 
 
 @pytest.fixture
-def make_service() -> Iterator["Maker"]:
+def make_service() -> Iterator[Maker]:
     with ExitStack() as stack:
         yield Maker(stack)
-
-
-class Maker:
-    """Makes services that reach the given sites and nothing else."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-
-    def __call__(self, *sites: Site, settings: Api | None = None) -> ApiService:
-        judge = Judge([f"127.0.0.1/32:{each.port}" for each in sites])
-        service = ApiService(settings=settings or Api(), gateway=Gateway(judge, Resolver(hosts=Path("/dev/null"))))
-        self._stack.callback(service.close)
-        return service
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ import pytest
 from gaia.contracts import api
 from gaia.errors import Cancelled, DeadlineExceeded, TimedOut
 from tasks.scope import Scope
+from tests.support.requests import Make, send
 from tests.support.waiting import until
 from tests.support.web import Asked, Site, reply
-from tests.unit.api.test_exchange import Make, send
 
 Talk = Callable[[Asked, socket.socket], None]
 
@@ -57,13 +57,12 @@ def test_the_time_counts_over_all_redirects(make_service: Make, site: Site) -> N
 
 
 def test_a_server_that_never_reads_is_left_when_the_time_is_over(make_service: Make, site: Site) -> None:
-    listener = site._listener
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-
-    def deaf(line: object, sock: socket.socket) -> None:
+    def deaf(*_: object) -> bool:
         site.stopped.wait(20)
+        return False
 
-    site._answer = lambda sock, *_: deaf(None, sock)  # type: ignore[method-assign, assignment]  # it never reads
+    site._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    site._answer = deaf  # type: ignore[method-assign]  # it never reads
     with pytest.raises(TimedOut):
         send(make_service(site), site.url("/a"), method="POST", body=b"x" * 30_000_000, timeout_s=0.3)
 

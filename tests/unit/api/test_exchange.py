@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import socket
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,16 +12,10 @@ import pytest
 from config.settings import Api
 from gaia.contracts import api
 from gaia.errors import BadReply, BodyTooLarge, ConnectFailed, EgressDenied, InvalidCall, NameNotFound
-from tasks.api.service import ApiService
 from tasks.scope import Scope
+from tests.support.requests import Make, send
 from tests.support.waiting import until
 from tests.support.web import Asked, Site, reply
-
-Make = Callable[..., ApiService]
-
-
-def send(service: ApiService, url: str, **fields: object) -> api.Response:
-    return service.request(api.Request(url=url, **fields), Scope.lasting(30))  # type: ignore[arg-type]  # any field
 
 
 def test_an_answer_comes_whole(make_service: Make, site: Site) -> None:
@@ -226,10 +221,10 @@ def test_a_body_of_just_the_allowed_size_is_read(make_service: Make, site: Site,
 
 
 def test_an_endless_body_is_stopped_at_the_cap(make_service: Make, site: Site) -> None:
-    def endless(asked: Asked, sock: object) -> None:
-        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")  # type: ignore[attr-defined]  # a socket
+    def endless(asked: Asked, sock: socket.socket) -> None:
+        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
         while not site.stopped.is_set():
-            sock.sendall(b"x" * 65536)  # type: ignore[attr-defined]  # as above
+            sock.sendall(b"x" * 65536)
 
     site.routes["/a"] = endless
     with pytest.raises(BodyTooLarge):
@@ -307,8 +302,8 @@ def test_a_server_that_says_continue_first_is_heard_out(make_service: Make, site
     ],
 )
 def test_an_answer_that_breaks_off_is_a_failed_connection(make_service: Make, site: Site, answer: bytes) -> None:
-    def partly(asked: Asked, sock: object) -> None:
-        sock.sendall(answer)  # type: ignore[attr-defined]  # a socket
+    def partly(asked: Asked, sock: socket.socket) -> None:
+        sock.sendall(answer)
 
     site.routes["/a"] = partly
     with pytest.raises(ConnectFailed):
@@ -316,7 +311,7 @@ def test_an_answer_that_breaks_off_is_a_failed_connection(make_service: Make, si
 
 
 def test_an_answer_before_the_whole_body_was_sent_is_heard(make_service: Make, site: Site) -> None:
-    def early(asked: Asked, sock: object) -> bytes:
+    def early(asked: Asked, sock: socket.socket) -> bytes:
         return reply(b"too long", 413)
 
     site.routes["/a"] = early
@@ -324,18 +319,11 @@ def test_an_answer_before_the_whole_body_was_sent_is_heard(make_service: Make, s
     assert (found.status, found.body) == (413, b"too long")
 
 
-def test_a_port_where_nobody_listens_is_a_failed_connection(make_service: Make, site: Site) -> None:
-    service = make_service(site)
-    site._listener.close()
+def test_a_port_where_nobody_listens_is_a_failed_connection(make_service: Make) -> None:
+    with Site() as gone:
+        service, url = make_service(gone), gone.url()
     with pytest.raises(ConnectFailed, match="refused"):
-        send(service, f"http://127.0.0.1:{service_port(service)}/")
-
-
-def service_port(service: ApiService) -> int:
-    """Give the one port that the service may reach."""
-    (entry,) = service._connections._gateway.judge._open
-    assert entry[1] is not None
-    return entry[1]
+        send(service, url)
 
 
 def test_a_denied_address_is_never_dialled(make_service: Make, site: Site, other: Site) -> None:

@@ -12,9 +12,9 @@ from config.settings import Api
 from gaia.contracts import api
 from gaia.errors import Cancelled, ConnectFailed, TimedOut, TlsFailed
 from tasks.scope import Scope
+from tests.support.requests import Make, send
 from tests.support.waiting import until
 from tests.support.web import Site, reply
-from tests.unit.api.test_exchange import Make, send
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def secure(certificate: Path) -> Iterator[Site]:
 def test_a_trusted_certificate_of_the_name_is_accepted(make_service: Make, secure: Site, certificate: Path) -> None:
     assert secure.context is not None
     names: list[str | None] = []
-    secure.context.sni_callback = lambda _, name, __: names.append(name)  # type: ignore[assignment, misc]  # gives None
+    secure.context.sni_callback = lambda _, name, __: names.append(name)
     secure.routes["/a"] = reply(b"x" * 200_000)
     service = make_service(secure, settings=Api(ca_file=certificate))
     for _ in range(2):
@@ -64,18 +64,33 @@ def test_an_unverified_connection_never_serves_a_call_that_verifies(make_service
         send(service, secure.url("/a"))
 
 
-def test_a_server_without_tls_is_refused(make_service: Make, site: Site) -> None:
-    with pytest.raises((TlsFailed, ConnectFailed)):
-        send(make_service(site), site.url("/a").replace("http:", "https:"))
-
-
 @pytest.fixture
 def mute() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener
 
 
-def test_a_handshake_that_never_ends_ends_with_the_time(make_service: Make, site: Site, mute: socket.socket) -> None:
+def test_a_server_without_tls_is_refused(make_service: Make, mute: socket.socket) -> None:
+    service = make_service(Silent(mute))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(send, service, f"https://127.0.0.1:{mute.getsockname()[1]}/")
+        peer, _ = mute.accept()
+        with peer:
+            peer.sendall(reply(b"this is plain HTTP", 400))
+            assert isinstance(running.exception(10), TlsFailed)
+
+
+def test_a_server_that_leaves_within_the_handshake_is_a_failed_connection(
+    make_service: Make, mute: socket.socket
+) -> None:
+    service = make_service(Silent(mute))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(send, service, f"https://127.0.0.1:{mute.getsockname()[1]}/")
+        mute.accept()[0].close()
+        assert isinstance(running.exception(10), ConnectFailed)
+
+
+def test_a_handshake_that_never_ends_ends_with_the_time(make_service: Make, mute: socket.socket) -> None:
     service = make_service(Silent(mute))
     with pytest.raises(TimedOut):
         send(service, f"https://127.0.0.1:{mute.getsockname()[1]}/", timeout_s=0.3)

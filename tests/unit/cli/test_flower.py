@@ -49,7 +49,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             "FLOWER_UNAUTHENTICATED_API": "true",
             **settings,
         }
-        log = tmp_path / "flower.log"
+        log = tmp_path / f"flower-{len(pages)}.log"
         with log.open("w") as out:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "tasks.cli.main", "flower"], env=environ, stdout=out, stderr=out

@@ -27,7 +27,7 @@ def test_the_cookie_secret_is_random() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "gaia.example", "127.0.0.1.example"])  # noqa: S104 - refused
 def test_a_page_for_others_needs_a_password(host: str) -> None:
-    with pytest.raises(SettingsError, match="GAIA_FLOWER__HOST.*GAIA_FLOWER__BASIC_AUTH"):
+    with pytest.raises(SettingsError, match=r"GAIA_FLOWER__HOST.*GAIA_FLOWER__BASIC_AUTH"):
         options(host=host)
     assert options(host=host, basic_auth="me:pass")["basic_auth"] == ["me:pass"]
 

@@ -1,6 +1,5 @@
 """The embedded server, for real."""
 
-import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -82,7 +81,7 @@ def test_a_port_that_was_taken_meanwhile_is_changed(state: StateDir, taken: int)
     assert EmbeddedServer(state).port != taken
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1", "99999999", "\0", "0"])
+@pytest.mark.parametrize("text", ["", "x", "-1", "99999999", "\0", "0", "80"])
 def test_a_spoilt_port_file_is_no_obstacle(state: StateDir, text: str) -> None:
     state.write("redis-port", text)
     assert 0 < EmbeddedServer(state).port < 65536
@@ -139,9 +138,7 @@ def test_a_machine_with_none_is_told_what_to_do(tmp_path: Path, monkeypatch: pyt
     program(tmp_path, "redis-server", "echo 'Redis server v=5.0.1 sha=0'")
     monkeypatch.setenv("PATH", f"{tmp_path}")
     monkeypatch.setattr(server, "find_spec", lambda _: None)
-    with pytest.raises(
-        click.ClickException, match=r"redis-server is 5\.0\.1; run `make setup`, install .*GAIA_REDIS_URL"
-    ):
+    with pytest.raises(click.ClickException, match=r"redis-server is 5\.0\.1; run `make setup`.*GAIA_REDIS_URL"):
         find_binary()
 
 
@@ -151,12 +148,6 @@ def test_it_stops_on_sigterm_with_nothing_left(state: StateDir) -> None:
     until(made.answering)
     assert cluster.stop(process) == 0
     assert server.is_free("127.0.0.1", made.port)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may bind every port")
-def test_a_port_that_may_not_be_had_is_named() -> None:
-    with pytest.raises(click.ClickException, match="port 1 on 127.0.0.1 cannot be had"):
-        server.require_free("127.0.0.1", 1, "--flower-port")
 
 
 def test_an_address_of_another_machine_is_named() -> None:

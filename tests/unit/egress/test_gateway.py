@@ -14,7 +14,7 @@ from gaia.errors import ConnectFailed, EgressDenied, NameNotFound, ResolverFaile
 from tasks.egress import forbidden
 from tasks.egress.gateway import Gateway
 from tasks.egress.judge import Judge
-from tasks.egress.resolver import Resolver
+from tasks.egress.resolver import HOSTS, Resolver
 from tasks.scope import CancelToken
 from tests.support.dns import NameServer
 
@@ -118,8 +118,8 @@ def port_of(server: socket.socket) -> int:
 
 
 def gateway(*cidrs: str, names: NameServer | None = None, hosts: Path | None = None, bound_s: float = 5.0) -> Gateway:
-    files = {"hosts": hosts} if hosts else {}
-    return Gateway(Judge(cidrs), Resolver([names.address] if names else [], **files), bound_s)
+    resolver = Resolver([names.address] if names else [], hosts=hosts or HOSTS)
+    return Gateway(Judge(cidrs), resolver, bound_s)
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)

@@ -272,6 +272,13 @@ def test_memory_past_its_limit_stops_the_program(make_service: MakeService) -> N
     assert found.peak_memory_bytes > 64 << 20
 
 
+def test_a_program_that_grows_in_its_grace_time_is_killed(make_service: MakeService) -> None:
+    service = make_service(memory_bytes=64 << 20, grace_s=50)
+    code = "import signal; signal.signal(15, lambda *_: [b'x' * (200 << 20), signal.pause()]); signal.pause()"
+    found = python(service, code, timeout_s=0.3)
+    assert (found.reason, found.signal) == ("timeout", signal.SIGKILL)
+
+
 def test_memory_is_counted_over_the_tree(service: ProcessService, marker: str) -> None:
     code = f"import os, time; os.fork(); os.fork(); b = b'x' * (60 << 20); time.sleep(60) # {marker}"
     found = python(service, code, limits=process.Limits(memory_bytes=150 << 20))

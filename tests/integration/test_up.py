@@ -1,0 +1,281 @@
+"""`gaia up`, `gaia env` and Flower's pages, with real workers."""
+
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import psutil
+import pytest
+import redis
+
+from gaia import Gaia, files, network, process
+from tasks.cli.server import free_port, is_free
+from tests.support import cluster
+from tests.support.waiting import until
+
+GAIA = [sys.executable, "-P", "-m", "tasks.cli.main"]
+
+READY_BOUND_S = 90
+
+
+class Up:
+    """A running `gaia up`."""
+
+    def __init__(self, directory: Path, *options: str, **environ: str) -> None:
+        directory.mkdir(exist_ok=True)
+        self.directory = directory
+        self.state = directory / "state"
+        self._log = directory / "log"
+        with self._log.open("w") as out:
+            self.process = subprocess.Popen(
+                [*GAIA, "up", "--state-dir", str(self.state), *options],
+                env={**cluster.clean_environ(), **environ},
+                stdout=out,
+                stderr=out,
+            )
+
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def wait_ready(self) -> "Up":
+        until(lambda: self.process.poll() is not None or "Gaia is up" in self.said(), READY_BOUND_S, what="the banner")
+        assert self.process.poll() is None, self.said()
+        return self
+
+    def env(self) -> "subprocess.CompletedProcess[str]":
+        command = [*GAIA, "env", "--state-dir", str(self.state)]
+        return subprocess.run(command, env=cluster.clean_environ(), capture_output=True, text=True, check=False)
+
+    def url(self) -> str:
+        """The address as a shell takes it from `gaia env`."""
+        script = 'eval "$1" && printf %s "$GAIA_REDIS_URL"'
+        return subprocess.run(
+            ["/bin/sh", "-c", script, "sh", self.env().stdout], capture_output=True, text=True, check=True
+        ).stdout
+
+    def flower(self) -> str:
+        found = re.search(r"Flower +(http://\S+)/", self.said())
+        assert found
+        return found[1]
+
+    def below(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def program(self, *arguments: str) -> psutil.Process | None:
+        """The process whose command line ends so."""
+        for each in self.below():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if each.cmdline()[-len(arguments) :] == list(arguments):
+                    return each
+        return None
+
+
+def running(found: list[psutil.Process]) -> list[psutil.Process]:
+    left = []
+    for each in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if each.is_running() and each.status() != psutil.STATUS_ZOMBIE:
+                left.append(each)
+    return left
+
+
+Start = Callable[..., Up]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start clusters; whatever still runs at the end is stopped."""
+    started: list[Up] = []
+
+    def begin(*options: str, **environ: str) -> Up:
+        started.append(Up(tmp_path, *options, **environ))
+        return started[-1]
+
+    yield begin
+    for each in started:
+        cluster.stop(each.process, 60)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """A whole cluster, shared by the tests that leave it as it is."""
+    allowed = json.dumps(["/usr/bin/uname", "/bin/uname"])
+    made = Up(tmp_path_factory.mktemp("up"), "--flower-port", "0", GAIA_PROCESS__EXECUTABLES=allowed)
+    try:
+        yield made.wait_ready()
+    finally:
+        assert cluster.stop(made.process, 60) == 0
+
+
+def get(url: str, **headers: str) -> tuple[int, str]:
+    try:
+        with urlopen(Request(url, headers=headers), timeout=30) as reply:  # noqa: S310 - our own page
+            return reply.status, reply.read().decode()
+    except HTTPError as refused:
+        with refused:
+            return refused.code, refused.read().decode()
+
+
+# --- a cluster that runs
+
+
+def test_env_is_a_shell_line_that_leads_a_producer_to_the_workers(up: Up) -> None:
+    assert re.fullmatch(r"export GAIA_REDIS_URL='redis://:[0-9a-f]{64}@127\.0\.0\.1:\d+/0'\n", up.env().stdout)
+    with Gaia(up.url()) as g:
+        g.submit(files.Write("data:a/b.txt", b"hello")).get(timeout=30)
+        assert g.submit(files.Read("data:a/b.txt")).get(timeout=30).body == b"hello"
+        assert "127.0.0.1" in g.submit(network.Resolve("localhost")).get(timeout=30).addresses
+        assert g.submit(process.Run(("/bin/uname",))).get(timeout=30).exit_code == 0
+    assert (up.state / "files" / "a" / "b.txt").read_bytes() == b"hello"
+
+
+def test_the_password_is_on_no_command_line_and_in_no_output(up: Up) -> None:
+    password = (up.state / "redis-password").read_text()
+    lines = [line for each in up.below() for line in each.cmdline()]
+    assert len(up.below()) >= 8  # the supervisor, Redis, five workers, Flower
+    assert not any(password in line for line in lines)
+    assert password not in up.said()
+
+
+def test_secrets_are_for_their_user_alone(up: Up) -> None:
+    assert up.state.stat().st_mode & 0o777 == 0o700
+    for name in ("redis-password", "redis.conf", "env", "lock"):
+        assert (up.state / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_second_cluster_in_the_same_directory_is_refused(up: Up) -> None:
+    command = [*GAIA, "up", "--state-dir", str(up.state), "--flower-port", "0"]
+    done = subprocess.run(command, env=cluster.clean_environ(), capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(
+        r"gaia: a cluster runs in \S+ already \(process \d+\): stop it, or .*--state-dir\n", done.stderr
+    )
+    assert up.env().returncode == 0
+
+
+def test_flower_shows_workers_and_tasks_and_no_password(up: Up) -> None:
+    page, password = up.flower(), (up.state / "redis-password").read_text()
+    with Gaia(up.url()) as g:
+        call = g.submit(network.Resolve("localhost"))
+        call.get(timeout=30)
+    names = [each["hostname"] for each in json.loads(get(f"{page}/workers?json=1")[1])["data"]]
+    assert {name.partition("@")[0] for name in names} == {"api", "files", "browser", "process", "network"}
+    until(lambda: get(f"{page}/task/{call.id}")[0] == 200, what="the task's page")
+    paths = ["/", "/broker", "/tasks", "/metrics", f"/task/{call.id}", *[f"/worker/{name}" for name in names]]
+    shown = {path: get(page + path) for path in paths}
+    assert {status for status, _ in shown.values()} == {200}
+    assert not [path for path, (_, text) in shown.items() if password in text]
+    assert "network.resolve" in shown[f"/task/{call.id}"][1]
+    assert "network" in shown["/broker"][1]
+
+
+def test_flower_lets_nobody_stop_a_worker(up: Up) -> None:
+    (name, *_) = [each["hostname"] for each in json.loads(get(f"{up.flower()}/workers?json=1")[1])["data"]]
+    request = Request(f"{up.flower()}/api/worker/shutdown/{name}", method="POST")  # noqa: S310 - our own page
+    with pytest.raises(HTTPError) as refused, urlopen(request, timeout=30):  # noqa: S310 - as above
+        pass
+    assert refused.value.code in {401, 403}
+    refused.value.close()
+
+
+# --- its beginning and its end
+
+
+def test_a_killed_worker_and_a_killed_redis_come_back(start: Start) -> None:
+    running_up = start("--queues", "network", "--no-flower").wait_ready()
+    for arguments in (("--name", "network"), (str(running_up.state / "redis.conf"),)):
+        victim = until(lambda arguments=arguments: running_up.program(*arguments))
+        victim.kill()
+        until(lambda: not victim.is_running())  # noqa: B023 - asked within the turn
+        with Gaia(running_up.url()) as g:
+            until(lambda arguments=arguments: running_up.program(*arguments), what="the restart")
+            until(lambda g=g: _resolves(g), 60, what="an answer")
+    assert "ended with SIGKILL; it starts again in 0.5 s" in running_up.said()
+
+
+def _resolves(g: Gaia) -> bool:
+    from gaia.errors import Transient
+
+    try:
+        return bool(g.submit(network.Resolve("localhost")).get(timeout=5).addresses)
+    except Transient:
+        return False
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_after_the_end(start: Start, signum: signal.Signals) -> None:
+    running_up = start("--queues", "browser,process", "--flower-port", "0").wait_ready()
+    url, page = running_up.url(), running_up.flower()
+    found = running_up.below()
+    assert len(found) >= 5
+    running_up.process.send_signal(signum)
+    assert running_up.process.wait(60) == (-signal.SIGKILL if signum == signal.SIGKILL else 0)
+    until(lambda: not running(found), 60, what="the end of every process")
+    ports = [int(address.rpartition(":")[2].partition("/")[0]) for address in (url, page)]
+    assert all(is_free("127.0.0.1", port) for port in ports)
+    assert running_up.env().returncode == 1
+    assert not (running_up.state / "env").exists()
+
+
+def test_a_killed_supervisor_leaves_nothing(start: Start) -> None:
+    running_up = start("--queues", "network", "--no-flower").wait_ready()
+    found = running_up.below()
+    (supervisor,) = psutil.Process(running_up.process.pid).children()
+    supervisor.kill()
+    assert running_up.process.wait(60) == 128 + signal.SIGKILL
+    assert not running(found)
+    assert running_up.env().returncode == 1
+
+
+def test_an_end_that_is_asked_for_during_the_start_is_obeyed(start: Start) -> None:
+    starting = start("--no-flower")
+    found = until(lambda: len(starting.below()) >= 4 and starting.below())
+    starting.process.terminate()
+    assert starting.process.wait(60) == 0
+    assert not running(found)
+    assert "Gaia is up" not in starting.said()
+
+
+def test_data_port_and_password_outlive_the_cluster(start: Start) -> None:
+    urls = []
+    for _ in range(2):
+        one = start("--queues", "network", "--no-flower").wait_ready()
+        urls.append(one.url())
+        with redis.Redis.from_url(one.url()) as client:
+            client.incr("starts")
+            count = client.get("starts")
+        one.process.terminate()
+        assert one.process.wait(60) == 0
+    assert urls[0] == urls[1]
+    assert count == b"2"
+
+
+def test_a_redis_that_settings_name_is_used(start: Start, redis_url: str) -> None:
+    one = start("--queues", "network", "--no-flower", GAIA_REDIS_URL=redis_url).wait_ready()
+    assert one.url() == redis_url
+    assert not (one.state / "redis.conf").exists()
+    with Gaia(redis_url) as g:
+        assert g.submit(network.Resolve("localhost")).get(timeout=30).addresses
+
+
+def test_a_chosen_redis_port_is_used(start: Start) -> None:
+    port = free_port("127.0.0.1")
+    one = start("--queues", "network", "--no-flower", "--redis-port", str(port)).wait_ready()
+    assert f"@127.0.0.1:{port}/0" in one.url()
+
+
+def test_folders_of_the_current_directory_do_not_stand_in_for_ours(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tasks", "config", "gaia"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(tmp_path)
+    start("--queues", "network", "--no-flower").wait_ready()
