@@ -5,6 +5,7 @@ boot, so a typing error cannot silently leave a default in force.
 """
 
 import difflib
+import json
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FilePath, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings import SettingsError as PydanticSettingsError
 from pydantic_settings.sources.utils import parse_env_vars
+
+from gaia.store.connection import URL_FORM, is_url
 
 PREFIX: Final = "GAIA_"
 
@@ -25,42 +28,74 @@ class SettingsError(Exception):
     """The environment does not make a configuration. The text names each variable and what it must be."""
 
 
+def _redis_url(text: str) -> str:
+    """Check the URL of a Redis; the complaint shows nothing of it."""
+    if not is_url(text):
+        raise ValueError(URL_FORM)
+    return text
+
+
+def _absolute(path: Path) -> Path:
+    """Refuse a directory that depends on where the process was started."""
+    if not path.is_absolute():
+        raise ValueError(f"{path} must be an absolute path")
+    return path
+
+
+def _program(text: str) -> str:
+    """Check an absolute path or glob."""
+    if not text.startswith("/"):
+        raise ValueError(f"{text!r} must be an absolute path or glob")
+    return text
+
+
 def _cidr(text: str) -> str:
     """Check `10.0.0.0/8`, `127.0.0.1/32:8080` or `[::1/128]:8080`."""
     network, port = split_cidr(text)
     ip_network(network)
     if port is not None and not 0 < port <= 65535:  # noqa: PLR2004 - the largest port
-        message = f"port {port} is out of range"
-        raise ValueError(message)
+        raise ValueError(f"port {port} is out of range")
     return text
 
 
 def split_cidr(text: str) -> tuple[str, int | None]:
     """Split an entry of `ALLOW_CIDRS` into the network and its port, None when it names none."""
     if text.startswith("["):
-        network, _, rest = text[1:].partition("]")
-        return network, int(rest.removeprefix(":")) if rest else None
+        network, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError(f"{text!r} is no [network]:port")
+        return network, _port(rest[1:]) if rest else None
     if text.count(":") == 1:
         network, _, port = text.partition(":")
-        return network, int(port)
+        return network, _port(port)
     return text, None
 
 
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{text!r} is no port")
+    return int(text[:6])
+
+
 Cidr = Annotated[str, AfterValidator(_cidr)]
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+Directory = Annotated[Path, AfterValidator(_absolute)]
+Program = Annotated[str, AfterValidator(_program)]
+RootName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 
 
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Egress(Section):
     """Which outbound addresses workers may dial."""
 
-    allow_cidrs: tuple[Cidr, ...] = ()
+    allow_cidrs: tuple[Cidr, ...] = Field(default=(), examples=[["10.0.0.0/8"]])
     """Networks that are reachable although the rules deny them; an entry may carry a port: `127.0.0.1/32:8080`."""
-    allow_hosts: tuple[str, ...] = ()
+    allow_hosts: tuple[str, ...] = Field(default=(), examples=[["intranet.example"]])
     """Host names that may resolve to private (RFC 1918, ULA) addresses; never to loopback or link-local."""
 
 
@@ -79,16 +114,16 @@ class Api(Section):
 class Files(Section):
     """Confined file access."""
 
-    roots: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")], Path] = {}
+    roots: dict[RootName, Directory] = Field(default={}, examples=[{"data": "/srv/data"}])
     """Name to directory, as {"data": "/srv/data"}. None by default: no file is reachable."""
 
 
 class Process(Section):
     """Running programs."""
 
-    executables: tuple[str, ...] = ()
+    executables: tuple[Program, ...] = Field(default=(), examples=[["/usr/bin/git", "/opt/tools/*"]])
     """Absolute paths or globs of programs that may run. None by default."""
-    env_allowed: tuple[str, ...] = ("LANG", "LC_ALL", "TZ", "TERM")
+    env_allowed: tuple[str, ...] = Field(default=("LANG", "LC_ALL", "TZ", "TERM"), examples=[["LANG", "TZ"]])
     """Names of variables a caller may set."""
     memory_bytes: int = Field(default=256 * 1024 * 1024, gt=0)
     """Resident memory of a tree, when the call sets none."""
@@ -116,7 +151,7 @@ class Browser(Section):
 class Network(Section):
     """Names and reachability."""
 
-    nameservers: tuple[str, ...] = ()
+    nameservers: tuple[str, ...] = Field(default=(), examples=[["192.0.2.53", "192.0.2.54:5353"]])
     """`address` or `address:port` of DNS servers. Those of /etc/resolv.conf by default."""
     cache_entries: int = Field(default=1000, ge=1)
     """Names kept; the least recently used goes first."""
@@ -133,6 +168,8 @@ class Worker(Section):
     """How long a stopping worker lets running calls end before it hands them back."""
     deadline_s: float = Field(default=900.0, gt=0, le=3000)
     """The deadline of a call that brings none. Below the visibility timeout of the queue, an hour."""
+    delivery_cap: int = Field(default=3, ge=1, le=100)
+    """Workers that may be lost over a call before it becomes a dead letter."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     port: int | None = Field(default=None, ge=0, le=65535)
     """Reserved for the worker's own metrics and health over TCP."""
@@ -171,6 +208,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
+        env_ignore_empty=True,  # as in the client, and as Compose passes what is not set
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
@@ -184,9 +222,9 @@ class Settings(BaseSettings):
         del settings_cls, _, __
         return (init_settings,)
 
-    redis_url: str = Field(default="redis://127.0.0.1:6379/0", repr=False)
+    redis_url: RedisUrl = Field(default="redis://127.0.0.1:6379/0", repr=False)
     """Broker. `redis://`, `rediss://`; the password is part of it."""
-    result_url: str | None = Field(default=None, repr=False)
+    result_url: RedisUrl | None = Field(default=None, repr=False)
     """Result store, the broker's Redis by default."""
     egress: Egress = Egress()
     api: Api = Api()
@@ -218,14 +256,12 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         SettingsError: naming every variable that is unknown or has a value that does not fit.
     """
     environ = os.environ if environ is None else environ
-    complaints = _misspelt(environ)
+    unparsable = _unparsable(environ)
+    complaints = [*_misspelt(environ), *unparsable.values()]
     try:
-        settings = Settings(**_Environment(environ)())
+        settings = Settings(**_Environment({name: environ[name] for name in environ if name not in unparsable})())
     except ValidationError as failure:
-        complaints += [_complaint(each) for each in failure.errors()]
-    except PydanticSettingsError as failure:
-        # A value that should be JSON and is not: the message names the field.
-        complaints.append(f"{failure}: it must be JSON")
+        complaints += [_complaint(each) for each in failure.errors(include_input=False)]
     if complaints:
         raise SettingsError("; ".join(dict.fromkeys(complaints)))
     return settings
@@ -239,26 +275,47 @@ def load() -> Settings:
 
 def variables() -> dict[str, str]:
     """Give the name of every variable and what it is for, sections expanded."""
+    return {name: field.description or "" for name, field in _fields().items()}
+
+
+@cache
+def _fields() -> dict[str, FieldInfo]:
     found = {}
     for name, field in Settings.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, Section):
             for inner, leaf in section.model_fields.items():
-                found[f"{PREFIX}{name}__{inner}".upper()] = leaf.description or ""
+                found[f"{PREFIX}{name}__{inner}".upper()] = leaf
         else:
-            found[f"{PREFIX}{name}".upper()] = field.description or ""
+            found[f"{PREFIX}{name}".upper()] = field
     return found
 
 
+def _unparsable(environ: Mapping[str, str]) -> dict[str, str]:
+    """Give a complaint for each variable whose value should be JSON and is not."""
+    complaints = {}
+    sections = {PREFIX + name.upper() for name in Settings.model_fields} - set(_fields())
+    for name, value in environ.items():
+        field = _fields().get(name.upper())
+        example = field.examples[0] if field is not None and field.examples else None
+        if value and (example is not None or name.upper() in sections):
+            try:
+                json.loads(value)
+            except (ValueError, RecursionError):
+                such = "an object of its fields" if example is None else f"such as {json.dumps(example)}"
+                complaints[name] = f"{name} must be JSON, {such}"
+    return complaints
+
+
 def _misspelt(environ: Mapping[str, str]) -> list[str]:
-    known = variables()
+    known = _fields()
     sections = [PREFIX + name.upper() for name in Settings.model_fields]
     complaints = []
     for name in environ:
         upper = name.upper()
         if not upper.startswith(PREFIX) or upper in known or upper in sections:
             continue
-        if any(upper.startswith(each + "__") for each in known):
+        if any(upper.startswith(each + "__") for each, field in known.items() if isinstance(field.default, dict)):
             continue  # inside a value that is an object
         close = difflib.get_close_matches(upper, known, n=1)
         hint = f", did you mean {close[0]}?" if close else ""
@@ -267,5 +324,8 @@ def _misspelt(environ: Mapping[str, str]) -> list[str]:
 
 
 def _complaint(error: ErrorDetails) -> str:
-    name = PREFIX + "__".join(str(each) for each in error["loc"]).upper()
-    return f"{name}: {error['msg']}"
+    """Name the variable, the item within it if there is one, and what is wrong."""
+    parts = [str(each).upper() for each in error["loc"]]
+    depth = next((depth for depth in (2, 1) if PREFIX + "__".join(parts[:depth]) in _fields()), len(parts))
+    name = PREFIX + "__".join(parts[:depth]) + "".join(f"[{each}]" for each in error["loc"][depth:])
+    return f"{name}: {error['msg'].removeprefix('Value error, ')}"

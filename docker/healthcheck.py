@@ -2,11 +2,11 @@
 """Tell a container engine whether the worker of this container consumes: `python -I -S healthcheck.py [LIMIT_S]`.
 
 Redis is asked, since only it sees whether the worker fetches. Among the connections that come from this container's
-address there must be one whose last command is the queue's blocking pop, and a publication (the worker's heartbeat,
-every two seconds) within LIMIT_S, 15 by default. So a worker that hangs, that was stopped, or that came back from an
-outage without its queue is found out, while one whose slots are all taken, and which fetches nothing for that reason,
-is not. It costs some 30 ms and only the standard library; `celery inspect ping` costs 0.7 s of CPU, and a worker that
-has lost its queue answers it.
+address there must be a fetch connection (it has the server track the lists, see `tasks.broker.channel`), and one that
+published the worker's heartbeat, which comes every two seconds, within LIMIT_S, 15 by default. So a worker that hangs,
+that was stopped, or that came back from an outage without its queue is found out, while one whose slots are all taken,
+and which fetches nothing for that reason, is not. It costs some 30 ms and only the standard library; `celery inspect
+ping` costs 0.7 s of CPU, and a worker that has lost its queue answers it.
 
 Exit code 0 if the worker consumes, 1 if it does not, and one line that says why.
 """
@@ -19,8 +19,11 @@ from collections.abc import Iterator, Mapping
 from io import BufferedRWPair
 from urllib.parse import SplitResult, unquote, urlsplit
 
-FETCH = "brpop"
-"""By which kombu's Redis transport waits for a message."""
+TRACKING = "t"
+"""The flag of CLIENT LIST of a connection with CLIENT TRACKING on."""
+
+BLOCKING = "blmove"
+"""The command of the fetch connection where the server refuses tracking."""
 
 HEARTBEAT = "publish"
 LIMIT_S = 15
@@ -41,8 +44,8 @@ def flaw(url: str, limit_s: float) -> str | None:
         listed = _ask(stream, "CLIENT", "LIST").decode()
         own = connection.getsockname()[0]
     mine = [each for each in _clients(listed) if each["addr"].rpartition(":")[0].strip("[]") == own]
-    if not any(each["cmd"] == FETCH for each in mine):
-        return "no connection of this container waits for messages"
+    if not any(TRACKING in each["flags"] or each["cmd"] == BLOCKING for each in mine):
+        return "no connection of this container fetches messages"
     heartbeats = [int(each["idle"]) for each in mine if each["cmd"] == HEARTBEAT]
     if not heartbeats or min(heartbeats) > limit_s:
         return f"the worker has not given a sign of life for {limit_s:g} s"
@@ -85,6 +88,9 @@ def main() -> None:
         found = "GAIA_REDIS_URL is not set"
     except OSError as failure:
         found = f"Redis cannot be asked: {failure}"
+    except ValueError:
+        # Without the reason, which may quote the password.
+        found = "GAIA_REDIS_URL is no address"
     sys.exit(found)
 
 

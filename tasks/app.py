@@ -47,6 +47,7 @@ def build(settings: Settings) -> Celery:
             results=results,
             results_url=result_url,
             deadline_s=settings.worker.deadline_s,
+            delivery_cap=settings.worker.delivery_cap,
         ),
     )
     stopping.install(running, wiring.close_services, settings.worker.grace_s)

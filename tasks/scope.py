@@ -15,6 +15,9 @@ from gaia.errors import Cancelled, DeadlineExceeded
 
 DEFAULT_DEADLINE_S: Final = 900.0
 
+LONGEST_WAIT_S: Final = 2_000_000.0
+"""About 23 days: poll(2) and epoll(7) take milliseconds in 31 bits."""
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -73,6 +76,18 @@ class CancelToken:
                     self._callbacks.remove(callback)
 
 
+class Later(Exception):  # noqa: N818 - no error: a service's word that it wants its slot back
+    """Raised by a service to give its slot back and run again later. It counts as no attempt.
+
+    Wiring turns it into a durable delay; the call's deadline still stands.
+    """
+
+    def __init__(self, after_s: float) -> None:
+        """Ask to run again after so many seconds."""
+        super().__init__(after_s)
+        self.after_s = after_s
+
+
 def _no_progress(done: float, total: float | None, note: str) -> None:
     del done, total, note
 
@@ -112,7 +127,7 @@ class Scope:
             Cancelled, DeadlineExceeded: if no time is left at all.
         """
         self.check()
-        left = max(self.remaining_s(), 0.001)
+        left = min(max(self.remaining_s(), 0.001), LONGEST_WAIT_S)
         return left if timeout_s is None else min(timeout_s, left)
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:

@@ -19,26 +19,40 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from celery import Celery, Task
-from celery.exceptions import Reject
+from celery.exceptions import CeleryError, Ignore, Reject, Retry
 
 from gaia import codec, redaction, wire
 from gaia.contracts.base import Call
-from gaia.errors import Cancelled, DeadlineExceeded, GaiaError, InternalError, InvalidCall
+from gaia.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    GaiaError,
+    InternalError,
+    InvalidCall,
+    NewerPayload,
+    WorkerLostTooOften,
+)
 from gaia.redaction import Scrubber
+from gaia.store import keys
 from gaia.store import progress as progress_store
 from gaia.store.artifacts import RedisArtifacts
 from gaia.store.connection import reaching
 from gaia.store.progress import Progress
+from gaia.store.results import parse
 from tasks import metrics
+from tasks.broker.holder import holding
 from tasks.delivery.running import Running
 from tasks.runtime.logs import working_on
-from tasks.scope import CancelToken, Clock, Scope
+from tasks.scope import CancelToken, Clock, Later, Scope
 
 R = TypeVar("R")
 T = TypeVar("T")
 C = TypeVar("C", bound=Call[Any])
 
 PROGRESS_INTERVAL_S: Final = 0.1
+
+NEWER_PAUSE_S: Final = 5.0
+"""How long a message of a newer version waits before a worker looks at it again."""
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +124,7 @@ class Surroundings:
     results: Any
     results_url: str
     deadline_s: float
+    delivery_cap: int
     clock: Clock = field(default_factory=Clock)
 
 
@@ -171,6 +186,11 @@ class Run:
         self.fields = fields
         self.operation = handler.contract.OPERATION
         self.id = str(task.request.id)
+        properties = task.request.properties or {}
+        self.tag = str(properties.get("delivery_tag", ""))
+        self.lost_leases = int(properties.get("gaia_lost", 0))
+        self.marked = bool(properties.get("gaia_cancelled"))
+        self.fetched_at: float | None = properties.get("gaia_at")
         self.scrub = Scrubber(redaction.secrets_of(handler.contract, fields))
         self.call: Call[Any] | None = None
         self.scope: Scope | None = None
@@ -192,10 +212,8 @@ class Run:
         except Reject:
             ended = "handed_back"
             raise
-        except self.task.MaxRetriesExceededError:
-            raise
-        except Exception:
-            ended = "retry"
+        except (Retry, Ignore):
+            ended = "later"
             raise
         else:
             return reply
@@ -205,23 +223,38 @@ class Run:
 
     def _guarded(self, args: tuple[object, ...]) -> Reply:
         """Perform the call; let no foreign error and no secret out."""
-        with self.around.running.entered(self.id) as cancelled:
+        with self.around.running.entered(self.id, marked=self.marked, fetched_at=self.fetched_at) as cancelled:
             try:
                 return self._perform(args, cancelled)
+            except Later as wish:
+                self._come_back(wish.after_s)
+                failure: GaiaError = DeadlineExceeded(self.operation, 0.0)
+            except NewerPayload as error:
+                if wire.times(getattr(self.task.request, wire.HEADER, None))[1] is not None:
+                    self._come_back(NEWER_PAUSE_S)
+                failure = error
+                self._bury("no worker of the message's version came before its deadline", failure)
             except GaiaError as error:
                 failure = _scrubbed(error, self.scrub)
+            except CeleryError:
+                raise
             except Exception as error:
                 log.exception("a service failed unexpectedly")
                 failure = InternalError(self.operation, type(error).__name__, self.scrub(str(error)))
             self._hand_back_if_stopping()
             self._retry_if_allowed(failure)
+            if self.task.request.ignore_result and not isinstance(failure, Cancelled):
+                self._bury("it failed, and its result is stored for nobody", failure)
             raise failure from None
 
     def _perform(self, args: tuple[object, ...], cancelled: CancelToken) -> Reply:
         if args:
             raise InvalidCall(self.operation, "args", "must be empty: fields travel by name")
-        envelope = wire.Envelope.read(self.operation, getattr(self.task.request, wire.HEADER, None))
-        self.scope = scope = self._scope(envelope, cancelled)
+        given = getattr(self.task.request, wire.HEADER, None)
+        self.scope = scope = self._scope(given, cancelled)
+        envelope = wire.Envelope.read(self.operation, given)
+        self._refuse_what_keeps_killing()
+        self._skip_what_is_done(envelope)
         scope.check()
         with reaching(self.around.results_url):
             call = self.handler.contract.from_json(self.fields, self.around.artifacts)
@@ -232,12 +265,14 @@ class Run:
         with reaching(self.around.results_url):
             return Reply(result, self.around.artifacts)
 
-    def _scope(self, envelope: wire.Envelope, cancelled: CancelToken) -> Scope:
+    def _scope(self, given: object, cancelled: CancelToken) -> Scope:
+        """Bound the run by the deadline of the envelope, read leniently: a newer one is refused later."""
         clock = self.around.clock
         now = clock.wall()
-        if envelope.published_at is not None:
-            metrics.WAIT_SECONDS.labels(self.operation).observe(max(0.0, now - envelope.published_at))
-        deadline = envelope.deadline if envelope.deadline is not None else now + self.around.deadline_s
+        published_at, deadline = wire.times(given)
+        if published_at is not None:
+            metrics.WAIT_SECONDS.labels(self.operation).observe(max(0.0, now - published_at))
+        deadline = now + self.around.deadline_s if deadline is None else deadline
         if deadline <= now:
             raise DeadlineExceeded(self.operation, round(now - deadline, 3))
         return Scope(
@@ -250,6 +285,21 @@ class Run:
             attempts=int(self.task.request.retries or 0) + 1,
         )
 
+    def _refuse_what_keeps_killing(self) -> None:
+        """Make a dead letter of a call that lost its worker too often: it may be what kills them."""
+        if self.lost_leases >= self.around.delivery_cap:
+            failure = WorkerLostTooOften(self.operation, self.lost_leases)
+            self._bury("its workers were lost", failure)
+            raise failure
+
+    def _skip_what_is_done(self, envelope: wire.Envelope) -> None:
+        """Commit a call without another run if its outcome is stored under its idempotency key."""
+        if envelope.key is None or not self.lost_leases:
+            return
+        with reaching(self.around.results_url):
+            if parse(self.around.results.get(keys.result(self.id))) is not None:
+                raise Ignore
+
     def _hand_back_if_stopping(self) -> None:
         """Give the message back if the worker's end, not the caller, stopped the call."""
         if self.around.running.stopping and not self.around.running.was_cancelled(self.id):
@@ -261,12 +311,25 @@ class Run:
         if call is None or scope is None or isinstance(failure, Cancelled | DeadlineExceeded):
             return
         policy = call.RETRY
-        if scope.attempts >= policy.attempts or not call.may_retry(failure):
-            return
-        pause_s = policy.pause_s(scope.attempts)
-        if pause_s < scope.remaining_s():
+        if scope.attempts < policy.attempts and call.may_retry(failure):
+            pause_s = policy.pause_s(scope.attempts)
             log.info("attempt %d failed, the next is in %.3f s: %s", scope.attempts, pause_s, failure)
-            raise self.task.retry(exc=failure, countdown=pause_s, max_retries=policy.attempts - 1, throw=False)
+            self._come_back(pause_s, retries=scope.attempts, because=failure)
+
+    def _come_back(self, after_s: float, *, retries: int | None = None, because: GaiaError | None = None) -> None:
+        """Let the call wait in Redis and end this run, unless its deadline comes first."""
+        if self.scope is not None and after_s >= self.scope.remaining_s():
+            return
+        holder = holding(self.tag)
+        if holder is not None and holder.postpone(self.tag, self.around.clock.wall() + after_s, retries=retries):
+            raise Retry(exc=because, when=after_s)
+        # Another transport, or a pool of processes: Celery publishes the message anew.
+        raise self.task.retry(exc=because, countdown=after_s, max_retries=None, throw=False)
+
+    def _bury(self, reason: str, failure: GaiaError) -> None:
+        holder = holding(self.tag)
+        if holder is not None:
+            holder.bury(self.tag, reason, str(failure))
 
 
 class _Reporter:

@@ -1,7 +1,7 @@
 """The producer's door: submit calls, wait for results, cancel.
 
-A `Gaia` owns a Celery app for publishing, a Redis client, and one thread that waits for results; all are made when
-first needed, shared by the producer's threads, and made anew in a forked child.
+A `Gaia` owns its Redis clients and one thread that waits for results; all are made when first needed, shared by the
+producer's threads, and made anew in a forked child.
 """
 
 import hashlib
@@ -9,28 +9,30 @@ import json
 import os
 import threading
 import time
-import uuid
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import redis
-from celery import Celery
-from kombu.exceptions import KombuError, OperationalError
 
-from gaia import redaction, wire
-from gaia.contracts.base import Call
-from gaia.errors import NotConfigured, PayloadTooLarge, Unreachable
+from gaia import message, wire
+from gaia.contracts.base import Call, is_unicode
+from gaia.errors import GaiaError, KeyReused, NotConfigured
+from gaia.outcome import Outcome
 from gaia.pending import Pending, seconds
 from gaia.store import cancel as cancel_store
 from gaia.store import keys
 from gaia.store.artifacts import RedisArtifacts
-from gaia.store.connection import CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S, connect, reaching, show_url
-from gaia.store.idempotency import Keys
+from gaia.store.connection import connect, reaching, require_url, show_url
+from gaia.store.dead import DeadLetters
+from gaia.store.queues import Queues
 from gaia.store.results import Meta, Waiter, parse
+from gaia.store.scripts import script
 
 R = TypeVar("R")
 
@@ -38,8 +40,20 @@ URL_VARIABLE: Final = "GAIA_REDIS_URL"
 RESULT_URL_VARIABLE: Final = "GAIA_RESULT_URL"
 KEY_LIMIT: Final = 512
 
-_PUBLISH_RETRY: Final = {"max_retries": 2, "interval_start": 0.05, "interval_step": 0.2, "interval_max": 0.5}
-"""Bounded: with Redis away a submit fails within about ten seconds."""
+BATCH: Final = 500
+"""Messages in one command of `submit_many`: what an error leaves uncertain, and how long Redis serves nobody else."""
+
+LONGEST_S: Final = 10 * 365 * 86_400
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A call that is ready to be queued."""
+
+    pending: Pending[Any]
+    queue_list: str
+    text: str
+    due_at: float | None
 
 
 class Gaia:
@@ -50,18 +64,20 @@ class Gaia:
 
         Raises:
             NotConfigured: if there is neither an argument nor the variable.
+            InvalidSetting: if a URL is malformed.
         """
         url = url or os.environ.get(URL_VARIABLE)
         if not url:
             raise NotConfigured(URL_VARIABLE, "give Gaia(url), or set it; `gaia env` prints it for a local cluster")
         self._url = url
         self._result_url = result_url or os.environ.get(RESULT_URL_VARIABLE) or url
+        require_url(URL_VARIABLE, self._url)
+        require_url(RESULT_URL_VARIABLE, self._result_url)
         self.result_url_shown: Final = show_url(self._result_url)
         self._lock = threading.Lock()
         self._waiter: Waiter | None = None
-        self._app: Celery | None = None
-        self._clients: dict[str, redis.Redis] = {}
-        _forget_after_fork(self)
+        self._clients: dict[tuple[str, int], redis.Redis] = {}
+        _opened.add(self)
 
     def __repr__(self) -> str:
         return f"Gaia({show_url(self._url)!r})"
@@ -82,6 +98,8 @@ class Gaia:
         priority: int = wire.DEFAULT_PRIORITY,
         deadline: float | timedelta = wire.DEFAULT_DEADLINE_S,
         expires: float | timedelta | None = None,
+        delay: float | timedelta | None = None,
+        eta: datetime | None = None,
         idempotency_key: str | None = None,
         result: bool = True,
     ) -> Pending[R]:
@@ -90,10 +108,13 @@ class Gaia:
         Args:
             call: The operation, as `api.Request(url=...)`.
             priority: 0 (first) to 9 (last).
-            deadline: Seconds or `timedelta` from now by which the call must have ended; it bounds every wait inside.
-            expires: Seconds or `timedelta` from now after which the call is dropped if it has not started.
+            deadline: Seconds or `timedelta` from now (from its time, if it is delayed) by which the call must have
+                ended; it bounds every wait inside.
+            expires: The same for its start: a call that has not started by then is dropped.
+            delay: Seconds or `timedelta` from now before which it does not start. It waits in Redis.
+            eta: The same as a time, with its time zone.
             idempotency_key: The first call under a key is queued; a later one with the same payload gives a
-                `Pending` on the first. Kept for a day.
+                `Pending` on the first. Kept for a day, and the result of the call with it.
             result: False stores no result; `get` then raises `NoResult`.
 
         Raises:
@@ -104,22 +125,33 @@ class Gaia:
             Unreachable: Redis did not answer. Whether the call was queued is then unknown; an idempotency key makes
                 it safe to submit again.
         """
-        now = time.time()
-        ends_at = now + _duration(call, "deadline", deadline)
-        drop_after_s = None if expires is None else _duration(call, "expires", expires)
-        if not isinstance(priority, int) or not 0 <= priority <= 9:  # noqa: PLR2004 - the steps that Celery knows
-            raise call.refuse("priority", f"must be an integer from 0 to 9, got {priority!r}")
-        call_id = str(uuid.uuid4())
-        pending = Pending(self, call_id, type(call), ends_at, stored=result)
-        envelope = wire.Envelope(published_at=now, deadline=ends_at, key=idempotency_key)
-        options = {"priority": priority, "expires": drop_after_s, "ignore_result": not result}
-        if idempotency_key is None:
-            self._publish(call, call_id, envelope, options)
-            return pending
-        with self._claimed(call, call_id, idempotency_key) as holder:
-            if holder == call_id:
-                self._publish(call, call_id, envelope, options)
-        return Pending(self, holder, type(call), ends_at, stored=result)
+        due_at = _due_at(call, delay, eta)
+        ready = self._prepare(call, priority, deadline, expires, due_at, idempotency_key, stored=result)
+        if idempotency_key is None and due_at is None:
+            with reaching(self._url):
+                self._writer().lpush(ready.queue_list, ready.text)
+            return ready.pending
+        return self._submit_by_script(call, ready, idempotency_key)
+
+    def submit_many(
+        self,
+        calls: Iterable[Call[R]],
+        *,
+        priority: int = wire.DEFAULT_PRIORITY,
+        deadline: float | timedelta = wire.DEFAULT_DEADLINE_S,
+        expires: float | timedelta | None = None,
+        result: bool = True,
+    ) -> list[Outcome[Pending[R]]]:
+        """Queue many calls, 500 a command; the arguments are those of `submit`, for all of them.
+
+        An outcome an item, in order: a `Pending`, or the error that `submit` would have raised. `Unreachable` means
+        that it is not known whether that item was queued; all items of its command share that fate.
+        """
+        found: list[Outcome[Pending[R]]] = []
+        remaining = iter(calls)
+        while batch := list(islice(remaining, BATCH)):
+            found += self._submit_batch(batch, priority, deadline, expires, stored=result)
+        return found
 
     def pending(self, call_id: str, kind: type[Call[R]]) -> Pending[R]:
         """Take up a call submitted earlier, perhaps by another process, by its id and type."""
@@ -134,16 +166,24 @@ class Gaia:
         with reaching(self._url):
             cancel_store.request(self.broker(), call_id)
 
+    @property
+    def queues(self) -> Queues:
+        """Pause, resume, and see how much waits."""
+        return Queues(self.broker(), self._url)
+
+    @property
+    def dead(self) -> DeadLetters:
+        """The dead letters: list, show, replay, drop."""
+        return DeadLetters(self.broker(), self._url, self.results())
+
     def close(self) -> None:
         """Give all connections and the thread back. The client may be used again; it then opens new ones."""
         with self._lock:
-            waiter, app, clients = self._waiter, self._app, list(self._clients.values())
-            self._waiter = self._app = None
+            waiter, clients = self._waiter, list(self._clients.values())
+            self._waiter = None
             self._clients = {}
         if waiter is not None:
             waiter.close()
-        if app is not None:
-            app.close()
         for each in clients:
             each.close()
             each.connection_pool.disconnect()
@@ -159,11 +199,11 @@ class Gaia:
 
     def broker(self) -> "redis.Redis":
         """Give the client of the broker's Redis."""
-        return self._client(self._url)
+        return self._client(self._url, retries=1)
 
     def results(self) -> "redis.Redis":
         """Give the client of the result store."""
-        return self._client(self._result_url)
+        return self._client(self._result_url, retries=1)
 
     def artifacts(self) -> RedisArtifacts:
         """Give the store of large bodies."""
@@ -185,83 +225,133 @@ class Gaia:
     def _forget(self) -> None:
         """Drop what belongs to the parent process, without closing it."""
         self._lock = threading.Lock()
-        self._waiter = self._app = None
+        self._waiter = None
         self._clients = {}
 
-    def _client(self, url: str) -> "redis.Redis":
+    def _writer(self) -> "redis.Redis":
+        """Give a client that never repeats a command: repeated, a submit would queue the call twice."""
+        return self._client(self._url, retries=0)
+
+    def _client(self, url: str, *, retries: int) -> "redis.Redis":
         with self._lock:
-            if url not in self._clients:
-                self._clients[url] = connect(url)
-            return self._clients[url]
+            if (url, retries) not in self._clients:
+                self._clients[url, retries] = connect(url, retries=retries)
+            return self._clients[url, retries]
 
-    def _celery(self) -> Celery:
-        with self._lock:
-            if self._app is None:
-                self._app = _publisher(self._url)
-            return self._app
-
-    @contextmanager
-    def _claimed(self, call: Call[Any], call_id: str, key: str) -> Iterator[str]:
-        """Hold the claim on a key while the call is published; give the id that the key leads to."""
-        if not isinstance(key, str) or not 0 < len(key) <= KEY_LIMIT:
-            raise call.refuse("idempotency_key", f"must be a string of 1 to {KEY_LIMIT} characters")
-        claims = Keys(self.broker())
-        with reaching(self._url):
-            holder = claims.claim(key, call_id, _digest(call))
-        try:
-            yield holder
-        except Unreachable:
-            # It may have been queued: the claim stands until it lapses, so that a quick second try finds this id.
-            raise
-        except BaseException:
-            with reaching(self._url):
-                claims.release(key, call_id)
-            raise
-        if holder == call_id:
-            with reaching(self._url):
-                claims.confirm(key, call_id)
-
-    def _publish(self, call: Call[Any], call_id: str, envelope: wire.Envelope, options: dict[str, Any]) -> None:
+    def _prepare(
+        self,
+        call: Call[R],
+        priority: int,
+        deadline: float | timedelta,
+        expires: float | timedelta | None,
+        due_at: float | None,
+        key: str | None,
+        *,
+        stored: bool,
+    ) -> _Ready:
+        """Check the arguments, store large bodies, and write the message."""
+        if type(priority) is not int or not 0 <= priority <= 9:  # noqa: PLR2004 - the steps that Celery knows
+            raise call.refuse("priority", "must be an integer from 0 to 9")
+        now = time.time()
+        begins_at = now if due_at is None else max(now, due_at)
+        ends_at = begins_at + _duration(call, "deadline", deadline)
+        drop_at = None if expires is None else begins_at + _duration(call, "expires", expires)
         with reaching(self._result_url):
             fields = call.fields_json(self.artifacts())
-        size = len(json.dumps(fields, ensure_ascii=False).encode())
-        if size > wire.MESSAGE_LIMIT_BYTES:
-            raise PayloadTooLarge(call.OPERATION, size, wire.MESSAGE_LIMIT_BYTES)
-        try:
-            self._celery().send_task(
-                call.OPERATION,
-                kwargs=fields,
-                task_id=call_id,
-                queue=call.QUEUE,
-                headers={wire.HEADER: envelope.header()},
-                argsrepr="()",
-                kwargsrepr=repr(call),
-                retry=True,
-                retry_policy=_PUBLISH_RETRY,
-                **options,
+        call_id = message.new_id()
+        text = message.text_of(
+            call,
+            fields,
+            call_id=call_id,
+            envelope=wire.Envelope(published_at=begins_at, deadline=ends_at, key=key),
+            priority=priority,
+            expires_at=drop_at,
+            stored=stored,
+        )
+        pending = Pending(self, call_id, type(call), ends_at, stored=stored)
+        return _Ready(pending, keys.queue_list(call.QUEUE, priority), text, due_at)
+
+    def _submit_by_script(self, call: Call[R], ready: _Ready, key: str | None) -> Pending[R]:
+        """Queue a call under a key, or for later, in one step; a repeated call of the script is led to the first."""
+        if key is not None and not (isinstance(key, str) and 0 < len(key) <= KEY_LIMIT and is_unicode(key)):
+            raise call.refuse("idempotency_key", f"must be a string of 1 to {KEY_LIMIT} characters")
+        pending: Pending[R] = ready.pending
+        digest = "" if key is None else _digest(call)
+        due = "" if ready.due_at is None else f"{ready.due_at:.6f}"
+        names = [ready.queue_list, keys.idempotency(key or ""), keys.DELAYED, keys.DELAYED_MESSAGES]
+        with reaching(self._url):
+            held = script(self._writer(), "submit")(
+                keys=names, args=[ready.text, pending.id, due, pending.id, digest, keys.KEY_TTL_S]
             )
-        except (KombuError, OperationalError, redis.RedisError, OSError) as failure:
-            raise Unreachable(show_url(self._url), redaction.scrub(str(failure))) from None
+        if not held:
+            return pending
+        holder, payload = (bytes(each).decode() for each in held)
+        if payload != digest:
+            raise KeyReused(str(key), holder)
+        return self.pending(holder, type(call))
+
+    def _submit_batch(
+        self,
+        calls: Sequence[Call[R]],
+        priority: int,
+        deadline: float | timedelta,
+        expires: float | timedelta | None,
+        *,
+        stored: bool,
+    ) -> list[Outcome[Pending[R]]]:
+        prepared: list[_Ready | GaiaError] = []
+        lists: dict[str, list[str]] = {}
+        for call in calls:
+            try:
+                ready = self._prepare(call, priority, deadline, expires, None, None, stored=stored)
+            except GaiaError as error:
+                prepared.append(error)
+            else:
+                prepared.append(ready)
+                lists.setdefault(ready.queue_list, []).append(ready.text)
+        failures = {name: self._push(name, texts) for name, texts in lists.items()}
+        return [
+            Outcome(ok=False, error=each)
+            if isinstance(each, GaiaError)
+            else _outcome(each.pending, failures[each.queue_list])
+            for each in prepared
+        ]
+
+    def _push(self, queue_list: str, texts: list[str]) -> GaiaError | None:
+        try:
+            with reaching(self._url):
+                self._writer().lpush(queue_list, *texts)
+        except GaiaError as error:
+            return error
+        return None
 
 
-def _publisher(url: str) -> Celery:
-    app = Celery("gaia", set_as_current=False, broker=url, backend="disabled://")
-    app.conf.update(wire.SHARED_OPTIONS)
-    app.conf.update(
-        broker_transport_options={
-            "socket_connect_timeout": CONNECT_TIMEOUT_S,
-            "socket_timeout": REPLY_TIMEOUT_S,
-            "socket_keepalive": True,
-        }
-    )
-    return app
+def _outcome(pending: Pending[R], error: GaiaError | None) -> Outcome[Pending[R]]:
+    return Outcome(ok=True, result=pending) if error is None else Outcome(ok=False, error=error)
 
 
 def _duration(call: Call[Any], name: str, given: float | timedelta) -> float:
-    found = seconds(given)
-    if not 0 < found < 10 * 365 * 86_400:
-        raise call.refuse(name, f"must be a positive duration, got {given!r}")
+    try:
+        found = seconds(given)
+    except (TypeError, ValueError, OverflowError):
+        found = -1.0
+    if not 0 < found < LONGEST_S:
+        raise call.refuse(name, "must be a positive duration, in seconds or as a timedelta, below ten years")
     return found
+
+
+def _due_at(call: Call[Any], delay: float | timedelta | None, eta: datetime | None) -> float | None:
+    if delay is not None and eta is not None:
+        raise call.refuse("delay", "excludes eta")
+    if delay is not None:
+        return time.time() + _duration(call, "delay", delay)
+    if eta is None:
+        return None
+    if not isinstance(eta, datetime) or eta.tzinfo is None:
+        raise call.refuse("eta", "must be a datetime with a time zone")
+    if eta.timestamp() > time.time() + LONGEST_S:
+        raise call.refuse("eta", "must be within ten years")
+    return eta.timestamp()
 
 
 def _digest(call: Call[Any]) -> str:
@@ -270,13 +360,13 @@ def _digest(call: Call[Any]) -> str:
     return hashlib.sha256(payload.encode()).hexdigest()
 
 
-def _forget_after_fork(gaia: Gaia) -> None:
+_opened: "weakref.WeakSet[Gaia]" = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
     """In a forked child, drop sockets, threads and locks that belong to the parent."""
-    held = weakref.ref(gaia)
+    for each in list(_opened):
+        each._forget()  # noqa: SLF001 - the same module
 
-    def reset() -> None:
-        found = held()
-        if found is not None:
-            found._forget()  # noqa: SLF001 - the same module
 
-    os.register_at_fork(after_in_child=reset)
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -10,6 +10,8 @@ exceptions at its border; a producer meets only what is declared here.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from gaia import codec
+
 __all__ = ["REGISTRY", "GaiaError", "Permanent", "Transient", "revive"]
 
 
@@ -208,6 +210,39 @@ class NotConfigured(Permanent):
 
     def __str__(self) -> str:
         return f"{self.setting} is not set: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class InvalidSetting(Permanent):
+    """A setting has a value that cannot be used."""
+
+    setting: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.setting} {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class WorkerLostTooOften(Permanent):
+    """The call's workers died or vanished so often that it is among the dead letters now: it may be what kills them."""
+
+    operation: str
+    lost_leases: int
+
+    def __str__(self) -> str:
+        return f"{self.operation}: {self.lost_leases} workers were lost over this call; it is a dead letter now"
+
+
+@dataclass(eq=False, repr=False)
+class NotReplayable(Permanent):
+    """A dead letter is no call, so it cannot be queued again."""
+
+    id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"dead letter {self.id} cannot be replayed: {self.reason}"
 
 
 @dataclass(eq=False, repr=False)
@@ -437,10 +472,11 @@ REGISTRY = _registry()
 def revive(kind: str, arguments: Sequence[object] | str) -> GaiaError:
     """Rebuild an error from its class name and fields; one that is not ours becomes `RemoteError`."""
     found = REGISTRY.get(kind)
-    if found is not None and not isinstance(arguments, str):
+    names = [each.name for each in fields(found)] if found is not None else []
+    if found is not None and not isinstance(arguments, str) and len(names) == len(arguments):
         try:
-            return found(*arguments)
-        except TypeError:
+            return codec.decode(found, dict(zip(names, arguments, strict=True)))
+        except codec.Mismatch:
             pass  # the same name with other fields: an error of another version
     detail = arguments if isinstance(arguments, str) else ", ".join(str(each) for each in arguments)
     return RemoteError(kind, detail)

@@ -13,7 +13,7 @@ from gaia.contracts.base import Call
 from gaia.errors import Cancelled, Expired, GaiaError, InvalidResult, NoResult, NotReady, Unreachable, revive
 from gaia.store import progress as progress_store
 from gaia.store.progress import Progress
-from gaia.store.results import Meta
+from gaia.store.results import Meta, Waiter
 
 if TYPE_CHECKING:
     from gaia.client import Gaia
@@ -58,12 +58,12 @@ class Pending(Generic[R_co]):
         if meta is not None:
             return self._open(meta)
         wait_s = self._wait_s(timeout)
-        waiter = self._gaia.waiter()
+        waiter, began = self._gaia.waiter(), time.monotonic()
         future = waiter.wait(self.id)
         try:
             meta = future.result(wait_s)
         except (FutureTimeoutError, CancelledError):
-            raise self._late(wait_s) from None
+            raise self._late(waiter, began) from None
         finally:
             waiter.forget(self.id, future)
         return self._open(meta)
@@ -76,12 +76,18 @@ class Pending(Generic[R_co]):
         if not self._stored:
             raise NoResult(self.id)
         wait_s = self._wait_s(None)
-        waiter = self._gaia.waiter()
+        waiter, began = self._gaia.waiter(), time.monotonic()
         future: Future[Meta] = waiter.wait(self.id)
         try:
             meta = await asyncio.wait_for(asyncio.wrap_future(future), wait_s)
         except TimeoutError:
-            raise self._late(wait_s) from None
+            raise self._late(waiter, began) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Nobody cancelled the caller: its client was closed meanwhile.
+            raise self._late(waiter, began) from None
         finally:
             waiter.forget(self.id, future)
         # A large body is fetched by a blocking client: not on the caller's loop.
@@ -120,11 +126,10 @@ class Pending(Generic[R_co]):
                 return None
             raise
 
-    def _late(self, waited_s: float) -> GaiaError:
-        failure = self._gaia.waiter().failure
-        if failure is not None:
-            return Unreachable(self._gaia.result_url_shown, failure)
-        return NotReady(self.id, round(waited_s, 3))
+    def _late(self, waiter: Waiter, began: float) -> GaiaError:
+        if waiter.failure is not None:
+            return Unreachable(self._gaia.result_url_shown, waiter.failure)
+        return NotReady(self.id, round(time.monotonic() - began, 3))
 
     def _open(self, meta: Meta) -> R_co:
         """Turn what Celery stored into the result, or raise what it stored."""
@@ -143,4 +148,4 @@ class Pending(Generic[R_co]):
         if kind == "TaskRevokedError":
             # Celery's word for both: what `expires` dropped, and what an operator revoked.
             return Expired(self.id) if "expired" in str(arguments) else Cancelled(self.id)
-        return revive(kind, arguments if isinstance(arguments, list | tuple | str) else str(arguments))
+        return revive(kind, arguments if isinstance(arguments, list | str) else str(arguments))

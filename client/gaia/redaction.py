@@ -9,62 +9,54 @@ A contract marks its secret fields (`gaia.contracts.base.secret`); here stands w
     argv    the values of options whose name sounds secret
     body    the content; its size shows
 
-A mark knows which strings are secret, so a `Scrubber` can strike exactly those from any text, wherever a library put
-them, besides the patterns that betray a secret of unknown origin.
+A mark knows which strings are secret, so a `Scrubber` (`gaia.scrubbing`) can strike exactly those from any text.
 """
 
 import base64
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, Final, get_args, get_type_hints
-from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit, urlunsplit
+from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
+
+from gaia.scrubbing import (
+    MASK,
+    SHORTEST_SECRET,
+    Scrubber,
+    hide_parameter,
+    names_secret,
+    scrub,
+    sounds_secret,
+    suspects,
+)
+
+__all__ = [
+    "MARK",
+    "MASK",
+    "Scrubber",
+    "redact",
+    "scrub",
+    "secrets_of",
+    "secrets_of_url",
+    "show",
+    "show_json",
+    "sounds_secret",
+    "visible",
+    "visible_json",
+]
 
 MARK: Final = "gaia.secret"
-MASK: Final = "***"
 
 SHOWN_CHARACTERS: Final = 200
 """Longer strings are cut in a repr: it is for people and log lines."""
 
-SHORTEST_SECRET: Final = 4
-"""Striking shorter strings from a text would garble it and hide nothing."""
-
 SHORTEST_PART: Final = 8
-"""The same for a word of a secret: that of `Bearer <token>` or `id=<session>; path=/`."""
+"""A shorter part of a secret is not struck for itself: `path` of `id=<session>; path=/`."""
 
-_SENSITIVE = re.compile(
-    r"auth|cookie|token|secret|pwd|pass(w|phrase|code|key|$|[-_.])|(api|access|account|shared|master|signing)[-_]?key"
-    r"|private|credential|assertion|sess(ion|id)|signature|(^|[-_.])(sig|sid|key|jwt|otp|pin)($|[-_.])",
-    re.IGNORECASE,
-)
-
-# What betrays a secret in a text of unknown origin. Repetitions before a decision are bounded, so that a long text
-# takes time in proportion to its length.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>]+")
-_USER_INFO = re.compile(r"(?<=://)[^/?#\s\"'<>]+@")
-_PARAMETER = re.compile(r"(?P<name>[?&;#][\w.%+\[\]-]{1,100}=)(?P<value>[^?&;#\s\"'<>)}]*)")
-_PARAMETER_OF_URL = re.compile(r"(?P<name>[?&;#][^?&;#=]*=)(?P<value>[^&;#]*)")
-_SCHEME = re.compile(
-    # A credential holds a digit, a sign or mixed case, or else "basic information" would be one.
-    r"\b(?P<name>(?i:bearer|basic|digest|negotiate)\s{1,8})(?=[\w.~+/-]{0,60}?(?:\d|[+=~]|[a-z][A-Z]))"
-    r"(?P<value>[\w.~+/=-]{8,})"
-)
-_COOKIE = re.compile(r"(?P<name>cookie:\s{0,8})(?P<value>[^\r\n\"'}]+)", re.IGNORECASE)
-_ASSIGNED = re.compile(
-    r"(?P<name>(?:authorization|cookie|pass(?:w(?:or)?d|phrase)|pwd|secret|token|(?:api|access)[-_]?key)[\w-]{0,40}"
-    r"""\\{0,8}["']?\s{0,8}[:=]\s{0,8})"""
-    r"""(?P<value>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\\{1,8}["'][^"'\\]*"""
-    r"""|(?:(?:bearer|basic|digest|negotiate)\s{1,8})?[^\s,;&"'})]+)""",
-    re.IGNORECASE | re.DOTALL,
-)
+_PARAMETER = re.compile(r"(?P<name>[?&;#][^?&;#=]*=)(?P<value>[^&;#]*)")
 _OPTION = re.compile(r"(?P<name>--?[\w.-]+|\w+)=(?P<value>.*)", re.DOTALL)
-
-
-def sounds_secret(name: str) -> bool:
-    """Say whether a header, parameter, option or variable of that name is treated as secret."""
-    return _SENSITIVE.search(name) is not None
 
 
 def show(subject: object) -> str:
@@ -84,7 +76,7 @@ def visible(subject: object) -> dict[str, object]:
     return shown
 
 
-def visible_json(contract: type[Any], given: Mapping[str, object]) -> dict[str, object]:
+def visible_json(contract: Any, given: Mapping[str, object]) -> dict[str, object]:
     """Redact the JSON fields of a message by the marks of its contract; what the contract does not know is masked."""
     plan = _plan(contract)
     shown = {}
@@ -118,38 +110,11 @@ def secrets_of_url(url: str) -> set[str]:
     return {each for each in _url_secrets(url) if len(each) >= SHORTEST_SECRET}
 
 
-class Scrubber:
-    """Strikes the secrets of one call, and whatever looks like a secret, from a text."""
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        """Spell the known secrets, the longest first, so that none leaves the rest of a longer one behind."""
-        self._known = sorted({form for each in secrets for form in _forms(each)}, key=len, reverse=True)
-
-    def __call__(self, text: str) -> str:
-        """Give the text without secrets."""
-        for each in self._known:
-            text = text.replace(each, MASK)
-        text = _USER_INFO.sub(MASK + "@", text)
-        text = _PARAMETER.sub(_hide_parameter, text)
-        for pattern in (_SCHEME, _COOKIE, _ASSIGNED):
-            text = pattern.sub(rf"\g<name>{MASK}", text)
-        return text
-
-
-scrub = Scrubber()
-"""Strikes what looks like a secret, for texts that belong to no call."""
-
-
-_Plan = dict[str, tuple[str | None, type[Any] | None]]
-
-
-def _planned(contract: type[Any]) -> _Plan:
+@cache
+def _plan(contract: Any) -> dict[str, tuple[str | None, type[Any] | None]]:
     """Give each field's mark, and the contract that lies within it if one does."""
     hints = get_type_hints(contract)
     return {each.name: (each.metadata.get(MARK), _contract_in(hints[each.name])) for each in fields(contract)}
-
-
-_plan: Callable[[type[Any]], _Plan] = cache(_planned)
 
 
 def _contract_in(hint: Any) -> type[Any] | None:
@@ -167,7 +132,7 @@ def _visible_within(contract: type[Any], value: object) -> object:
     return value if value is None else MASK
 
 
-def _secrets_within(contract: type[Any], given: object) -> Iterator[str]:
+def _secrets_within(contract: Any, given: object) -> Iterator[str]:
     for name, (kind, inner) in _plan(contract).items():
         value = given.get(name) if isinstance(given, Mapping) else getattr(given, name)
         if kind is not None and value is not None:
@@ -176,32 +141,6 @@ def _secrets_within(contract: type[Any], given: object) -> Iterator[str]:
             for each in value if isinstance(value, list | tuple) else (value,):
                 if isinstance(each, Mapping | inner):
                     yield from _secrets_within(inner, each)
-
-
-_PLAIN = re.compile(r"[A-Za-z0-9_.~-]+")
-"""What every encoding leaves as it is."""
-
-_URL_SAFE: Final = ("", "/", "!#$%&'()*+,/:;=?@[]~")
-"""What quoting leaves alone: in a parameter, in a path, in a whole URL."""
-
-
-def _forms(text: str) -> Iterator[str]:
-    """Give the spellings under which a secret can turn up in a message."""
-    yield text
-    if _PLAIN.fullmatch(text):
-        return
-    for safe in _URL_SAFE:
-        quoted = quote(text, safe=safe, errors="surrogatepass")
-        yield quoted
-        yield re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), quoted)
-    yield quote_plus(text, errors="surrogatepass")
-    yield repr(text)[1:-1]
-    yield ascii(text)[1:-1]
-    yield repr(text.encode(errors="surrogatepass"))[2:-1]
-    # As in a repr that holds quotes of both kinds.
-    yield text.replace("\\", r"\\").replace("'", r"\'")
-    yield json.dumps(text)[1:-1]
-    yield json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _brief(value: object) -> str:
@@ -252,7 +191,7 @@ def _hide_url(value: object) -> object:
     netloc = parts.netloc
     if "@" in netloc:
         netloc = MASK + "@" + netloc.rpartition("@")[2]
-    return _PARAMETER_OF_URL.sub(_hide_parameter, urlunsplit(parts._replace(netloc=netloc)))
+    return _PARAMETER.sub(hide_parameter, urlunsplit(parts._replace(netloc=netloc)))
 
 
 def _split(url: str) -> Any:
@@ -263,11 +202,6 @@ def _split(url: str) -> Any:
     except ValueError:
         return None
     return parts if sound else None
-
-
-def _hide_parameter(found: re.Match[str]) -> str:
-    name = found["name"]
-    return name + MASK if sounds_secret(unquote(name[1:-1])) else found[0]
 
 
 def _hide_argv(value: object) -> object:
@@ -333,7 +267,7 @@ def _named_secrets(value: object) -> Iterator[str]:
                         yield from _credentials(leaf)
                 else:
                     heap.append(item)
-        elif isinstance(each, Sequence) and not isinstance(each, bytes):
+        elif isinstance(each, Sequence) and not isinstance(each, str | bytes):
             heap.extend(each)
 
 
@@ -359,9 +293,8 @@ def _text_secrets(text: str) -> Iterator[str]:
     """Give what looks like a secret in a text."""
     for url in _URL.findall(text):
         yield from _url_secrets(url)
-    for pattern in (_SCHEME, _COOKIE, _ASSIGNED):
-        for found in pattern.finditer(text):
-            yield from _credentials(found["value"].strip("\"'"))
+    for each in suspects(text):
+        yield from _credentials(each)
 
 
 def _url_secrets(value: object) -> Iterator[str]:
@@ -378,8 +311,8 @@ def _url_secrets(value: object) -> Iterator[str]:
         if not colon:
             yield from (user, unquote(user))
         yield from _basic(unquote(user), unquote(password))
-    for found in _PARAMETER_OF_URL.finditer(value):
-        if sounds_secret(unquote(found["name"][1:-1])):
+    for found in _PARAMETER.finditer(value):
+        if names_secret(found):
             yield from (found["value"], unquote(found["value"]), unquote_plus(found["value"]))
 
 

@@ -25,6 +25,9 @@ DEFAULT_DEADLINE_S: Final = 900.0
 DEFAULT_PRIORITY: Final = 0
 """0 is the highest of 0 to 9, as in Celery on Redis; kombu keeps four lists, for 0-2, 3-5, 6-8 and 9."""
 
+LAST_TIME_S: Final = 253_402_300_799.0
+"""The end of the year 9999: what a `datetime` can hold."""
+
 RESULT_TTL_S: Final = 3600
 
 SHARED_OPTIONS: Final[Mapping[str, Any]] = {
@@ -82,10 +85,23 @@ class Envelope:
         return cls(version, _time(operation, given, "at"), _time(operation, given, "deadline"), key)
 
 
-def _time(operation: str, given: Mapping[str, object], name: str) -> float | None:
-    value = given.get(name)
-    if value is None:
-        return None
+def times(given: object) -> tuple[float | None, float | None]:
+    """Give the publish time and the deadline of a header's value, whatever its version; None for what it has not."""
+    at, deadline = (_seconds(given.get(name)) if isinstance(given, Mapping) else None for name in ("at", "deadline"))
+    return at, deadline
+
+
+def _seconds(value: object) -> float | None:
+    """Read a time; None if it is none. Foreign JSON may hold NaN, or integers beyond every float."""
     if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if abs(value) <= LAST_TIME_S else None
+
+
+def _time(operation: str, given: Mapping[str, object], name: str) -> float | None:
+    if given.get(name) is None:
+        return None
+    found = _seconds(given[name])
+    if found is None:
         raise InvalidCall(operation, f"{HEADER}.{name}", "must be seconds since the epoch")
-    return float(value)
+    return found

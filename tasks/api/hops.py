@@ -16,7 +16,7 @@ from urllib3.util import Url, parse_url
 
 from gaia.contracts import api
 from gaia.errors import BadReply
-from gaia.redaction import sounds_secret
+from gaia.scrubbing import sounds_secret
 from tasks.api.connections import Origin
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})

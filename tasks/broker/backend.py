@@ -9,6 +9,8 @@ from typing import Any
 
 from celery.backends.redis import RedisBackend
 
+from gaia import wire
+from gaia.store import keys
 from tasks.broker.holder import holding
 
 
@@ -19,6 +21,8 @@ class Backend(RedisBackend):
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **options: Any
     ) -> Any:
         """Let the result wait for its message's commit; one that belongs to no held message is stored at once."""
+        if state == "RETRY":
+            return result  # the call goes on: nobody waits for this
         properties = getattr(request, "properties", None) or {}
         tag = properties.get("delivery_tag")
         holder = holding(tag) if tag and not getattr(request, "chord", None) else None
@@ -27,7 +31,10 @@ class Backend(RedisBackend):
             meta["task_id"] = task_id
             key = self.get_key_for_task(task_id)
             key = key.decode() if isinstance(key, bytes) else key
-            ttl_s = int(self.expires or 0) or 86_400
+            envelope = getattr(request, wire.HEADER, None)
+            keyed = isinstance(envelope, dict) and envelope.get("key") is not None
+            # The outcome under an idempotency key is kept as long as the key leads to it.
+            ttl_s = keys.KEY_TTL_S if keyed else int(self.expires or 0) or keys.KEY_TTL_S
             if holder.result(tag, key, self.encode(meta), ttl_s):
                 return result
         return super()._store_result(task_id, result, state, traceback=traceback, request=request, **options)

@@ -11,22 +11,26 @@ The wait takes nothing off a list, so nothing can be lost in it. A server that r
 the last message of a list onto itself, which blocks and changes nothing.
 """
 
+import base64
 import hashlib
 import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, Final
 
 import redis
+from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.json import loads
 from redis.exceptions import NoScriptError, ResponseError
 
 from gaia import wire
-from gaia.store import dead, keys
+from gaia.store import keys
+from gaia.store.scripts import include
 from tasks.broker.holder import Commit, Holder, holder
 
 log = logging.getLogger(__name__)
@@ -103,6 +107,7 @@ class Channel(kombu_redis.Channel):
         self._tracking: Any = None
         self._trackable = True
         self._names: list[str] = []
+        self._paused: set[str] = set()
         self._sent: list[Commit] = []
         self._sent_fence = ""
         self._undelivered: deque[tuple[str, dict[str, Any]]] = deque()
@@ -187,7 +192,7 @@ class Channel(kombu_redis.Channel):
 
     def _send_turn(self, connection: Any) -> None:
         self._sent, self._sent_fence = self.holder.take_commits(), self.holder.fence()
-        names = [*self._held_keys(), self._own(keys.PAUSED), keys.DEAD, *self._lists()]
+        names = [*self._held_keys(), *_SHARED_KEYS, *self._lists()]
         arguments: list[Any] = [self._want(), len(self._names), self._sent_fence, len(self._sent)]
         for each in self._sent:
             arguments += each.arguments()
@@ -221,7 +226,9 @@ class Channel(kombu_redis.Channel):
             self._turn_sha = _TURN_SHA
         self._sent = []
         self._settle()
-        refused, found = reply[0], reply[1:]
+        refused, next_due_ms, paused, *found = reply
+        self._paused = {each.decode() for each in paused}
+        self._await_due(next_due_ms)
         if refused:
             log.warning("%d results were refused: their leases had lapsed, others run those calls", refused)
         self._empty = not found
@@ -238,13 +245,24 @@ class Channel(kombu_redis.Channel):
             flaw = _flaw(message)
         except (ValueError, RecursionError):
             message, flaw = None, "it is no JSON"
-        self.holder.fetched(name, self._sent_fence, _renewed_until(message) if flaw is None else time.monotonic())
         if flaw is not None:
-            self._park(queue, item, flaw)
+            log.error("a message on queue %s was put among the dead letters: %s", queue, flaw)
+            self.holder.fetched(name, self._sent_fence, 0.0, {})
+            self.holder.bury(name, f"no message: {flaw}", "")
             self.holder.end(name)
             return
-        message["properties"].update(gaia_lost=lost, gaia_cancelled=bool(cancelled))
-        self._undelivered.append((queue, message))
+        self.holder.fetched(name, self._sent_fence, _renewed_until(message), message)
+        headers, due_at = message["headers"], _due_at(message["headers"])
+        if str(headers.get("task")) in self._paused:
+            self.holder.put_aside(name, headers["task"])
+            self.holder.end(name)
+        elif due_at is not None and due_at > time.time():
+            # A stock producer's `countdown` or `eta`: it waits in Redis, not in this worker's memory.
+            self.holder.postpone(name, due_at)
+            self.holder.end(name)
+        else:
+            message["properties"].update(gaia_lost=lost, gaia_cancelled=bool(cancelled), gaia_at=time.monotonic())
+            self._undelivered.append((queue, message))
 
     def _deliver(self, queue: str, message: dict[str, Any]) -> None:
         tag = message["properties"]["delivery_tag"]
@@ -253,10 +271,14 @@ class Channel(kombu_redis.Channel):
         if tag not in self.qos._delivered and self.holder.holds(tag):  # noqa: SLF001 - as above
             self.holder.end(tag)  # a consumer without acknowledgements took it
 
-    def _park(self, queue: str, item: bytes, flaw: str) -> None:
-        log.error("a message on queue %s was put among the dead letters: %s", queue, flaw)
-        with self.conn_or_acquire() as client:
-            dead.park(client, queue=queue, reason=f"no message: {flaw}", message=item)
+    def _await_due(self, next_due_ms: int) -> None:
+        """Look again when the next delayed message is due, if that is before the wait is looked after anyway."""
+        loop = get_event_loop()
+        if 0 <= next_due_ms < RECHECK_S * 1000 and loop is not None:
+            loop.call_later(next_due_ms / 1000, self._recheck)
+
+    def _recheck(self) -> None:
+        self._since = 0.0
 
     # --- waiting
 
@@ -316,7 +338,7 @@ class Channel(kombu_redis.Channel):
 
     def _script(self, name: str) -> Any:
         if name not in self._scripts:
-            self._scripts[name] = self._plain().register_script(_source(name))
+            self._scripts[name] = self._plain().register_script(_SCRIPTS[name])
         return self._scripts[name]
 
     def _plain(self) -> "redis.Redis":
@@ -370,7 +392,7 @@ class Channel(kombu_redis.Channel):
             self._on_readable()
         while self.holder.has_commits:
             commits = self.holder.take_commits()
-            names = [*self._held_keys(), self._own(keys.PAUSED), keys.DEAD]
+            names = [*self._held_keys(), *_SHARED_KEYS]
             arguments: list[Any] = [0, 1, self.holder.fence(), len(commits)]
             for each in commits:
                 arguments += each.arguments()
@@ -386,16 +408,37 @@ class Channel(kombu_redis.Channel):
             self.give_back(self.holder.held(), "next")
 
 
-_TURN: Final = _source("turn")
+_SHARED_KEYS: Final = (keys.PAUSED, keys.DELAYED, keys.DELAYED_MESSAGES)
+"""What producers touch too; they know no prefix."""
+
+_TURN: Final = include("_bury") + _source("_message") + _source("turn")
+_SCRIPTS: Final = {
+    "turn": _TURN,
+    "renew": _source("renew"),
+    "give_back": _source("give_back"),
+    "restore": _source("_message") + _source("restore"),
+}
 _TURN_SHA: Final = hashlib.sha1(_TURN.encode(), usedforsecurity=False).hexdigest()
 
 
 def _renewed_until(message: Mapping[str, Any]) -> float:
     """Give the monotonic time up to which a message's lease is renewed: its call's deadline, and a while."""
     header = message["headers"].get(wire.HEADER)
-    deadline = header.get("deadline") if isinstance(header, Mapping) else None
-    left_s = deadline - time.time() if isinstance(deadline, int | float) else wire.DEFAULT_DEADLINE_S
+    _, deadline = wire.times(header)
+    left_s = wire.DEFAULT_DEADLINE_S if deadline is None else deadline - time.time()
     return time.monotonic() + max(left_s, 0.0) + OVERDUE_S
+
+
+def _due_at(headers: Mapping[str, Any]) -> float | None:
+    """Give the time before which a message must not run, as seconds since the epoch; None if it names none."""
+    eta = headers.get("eta")
+    if not isinstance(eta, str):
+        return None
+    try:
+        due = datetime.fromisoformat(eta)
+    except ValueError:
+        return None  # Celery refuses it, with a reason
+    return (due if due.tzinfo else due.replace(tzinfo=UTC)).timestamp()
 
 
 def _flaw(message: object) -> str | None:
@@ -405,10 +448,24 @@ def _flaw(message: object) -> str | None:
     properties = message.get("properties")
     properties = properties if isinstance(properties, Mapping) else {}
     info = properties.get("delivery_info")
+    headers = message.get("headers")
     sound = {
         "it has no delivery tag": isinstance(properties.get("delivery_tag"), str),
         "it has no delivery information": isinstance(info, Mapping) and {"exchange", "routing_key"} <= set(info),
         "its body is no text": isinstance(message.get("body", ""), str),
-        "it has no headers": isinstance(message.get("headers"), Mapping),
+        "it has no headers": isinstance(headers, Mapping),
+        "its task is no name": isinstance(headers, Mapping) and isinstance(headers.get("task", ""), str),
+        "its body cannot be decoded": _decodes(message.get("body"), properties.get("body_encoding")),
     }
     return next((flaw for flaw, holds in sound.items() if not holds), None)
+
+
+def _decodes(body: object, encoding: object) -> bool:
+    """Say whether kombu can decode a body: it knows base64 and plain text."""
+    if not body or not encoding or encoding == "utf-8":
+        return True
+    try:
+        base64.b64decode(str(body))
+    except ValueError:
+        return False
+    return encoding == "base64"

@@ -10,11 +10,12 @@ leases lapse and the first worker to sweep restores its messages. If it is only 
 commits are refused: somebody else holds the message by then.
 """
 
+import json
 import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ class Lease:
 
     fence: str
     until: float
+    message: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,15 @@ class Commit:
     tag: str
     fence: str
     key: str = ""
-    value: bytes | str = b""
+    value: bytes | str = ""
     ttl_s: int = 0
+    action: str = ""
+    first: str = ""
+    second: str = ""
 
     def arguments(self) -> tuple[Any, ...]:
         """Give what the turn script takes."""
-        return (self.tag, self.fence, self.key, self.value, self.ttl_s)
+        return (self.tag, self.fence, self.key, self.value, self.ttl_s, self.action, self.first, self.second)
 
 
 class Holder:
@@ -56,6 +61,7 @@ class Holder:
         self._turns = 0
         self._leases: dict[str, Lease] = {}
         self._results: dict[str, tuple[str, bytes | str, int]] = {}
+        self._actions: dict[str, tuple[str, str, str]] = {}
         self._commits: list[Commit] = []
         self._renewing: threading.Thread | None = None
         self._renew: Callable[[list[tuple[str, str]]], Iterable[str]] | None = None
@@ -68,10 +74,10 @@ class Holder:
             self._turns += 1
             return f"{self._token}:{self._turns}"
 
-    def fetched(self, tag: str, fence: str, until: float) -> None:
+    def fetched(self, tag: str, fence: str, until: float, message: Mapping[str, Any]) -> None:
         """Take a message into the table."""
         with self._lock:
-            self._leases[tag] = Lease(fence, until)
+            self._leases[tag] = Lease(fence, until, message)
 
     def holds(self, tag: str) -> bool:
         """Say whether a message is held and not ended."""
@@ -86,13 +92,40 @@ class Holder:
             self._results[tag] = (key, value, ttl_s)
             return True
 
+    def postpone(self, tag: str, due_at: float, *, retries: int | None = None) -> bool:
+        """Let a message wait in Redis until `due_at` (seconds since the epoch) when it ends.
+
+        With `retries`, it comes back with that count. False if the message is not held here.
+        """
+        lease = self._leases.get(tag)
+        if lease is None:
+            return False
+        changed = "" if retries is None else _with_retries(lease.message, retries)
+        return self._act(tag, "delay", f"{due_at:.6f}", changed)
+
+    def put_aside(self, tag: str, operation: str) -> bool:
+        """Let a message wait for a paused operation when it ends."""
+        return self._act(tag, "aside", operation, "")
+
+    def bury(self, tag: str, reason: str, error: str) -> bool:
+        """Make a message a dead letter when it ends."""
+        return self._act(tag, "bury", reason, error)
+
+    def _act(self, tag: str, action: str, first: str, second: str) -> bool:
+        with self._lock:
+            if tag not in self._leases:
+                return False
+            self._actions[tag] = (action, first, second)
+            return True
+
     def end(self, tag: str) -> None:
-        """Commit a message with the next turn, its result if there is one included."""
+        """Commit a message with the next turn: its result, and what else is to become of it."""
         with self._lock:
             lease = self._leases.pop(tag, None)
-            result = self._results.pop(tag, ("", b"", 0))
+            result = self._results.pop(tag, ("", "", 0))
+            action = self._actions.pop(tag, ("", "", ""))
             if lease is not None:
-                self._commits.append(Commit(tag, lease.fence, *result))
+                self._commits.append(Commit(tag, lease.fence, *result, *action))
 
     def drop(self, tags: Iterable[str]) -> list[tuple[str, str]]:
         """Forget messages that are given back; give their tags and fences."""
@@ -100,6 +133,7 @@ class Holder:
             found = [(tag, self._leases.pop(tag).fence) for tag in list(tags) if tag in self._leases]
             for tag, _ in found:
                 self._results.pop(tag, None)
+                self._actions.pop(tag, None)
             return found
 
     def held(self) -> list[str]:
@@ -154,6 +188,13 @@ class Holder:
             # What waits to be committed is renewed too: a broken connection may keep it waiting.
             waiting = [(each.tag, each.fence) for each in self._commits]
             return waiting + [(tag, lease.fence) for tag, lease in self._leases.items() if lease.until > now]
+
+
+def _with_retries(message: Mapping[str, Any], retries: int) -> str:
+    """Give the text of a message with another count of retries, and without what the turn has told of it."""
+    properties = {name: value for name, value in message["properties"].items() if not name.startswith("gaia_")}
+    headers = {**message["headers"], "retries": retries, "eta": None}
+    return json.dumps({**message, "headers": headers, "properties": properties})
 
 
 _holders: dict[str, Holder] = {}

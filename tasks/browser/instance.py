@@ -74,7 +74,7 @@ class Instance:
         self._last_words = b""
         self._profile = Profile(owner)
         try:
-            self._pid, pipe = self._spawn(_command(binary, settings, owner, self._profile.path))
+            self.pid, pipe = self._spawn(_command(binary, settings, owner, self._profile.path))
         except OSError as failure:
             self._profile.remove()
             raise BrowserUnavailable(f"{binary}: {failure.strerror}") from None
@@ -97,9 +97,9 @@ class Instance:
                 return
             self._closed = True
             with suppress(ProcessLookupError):
-                os.killpg(self._pid, signal.SIGKILL)
+                os.killpg(self.pid, signal.SIGKILL)
             self.devtools.close()
-            _reap(self._pid)
+            _reap(self.pid)
             self._stderr.join(KILL_S)
             self._profile.remove()
 

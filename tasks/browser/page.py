@@ -14,20 +14,25 @@ from tasks.browser.devtools import NoReply, ProtocolError, Reply, SessionClosed
 from tasks.browser.instance import Instance
 from tasks.egress.proxy import MARK, Proxy
 
-DISPOSE_S: Final = 5.0
+DISPOSE_S: Final = 10.0
 AGAIN_S: Final = 0.02
 """Between two tries to look into a page that another one is just replacing."""
 
 _PORTS: Final = {"http": 80, "https": 443}
 _TUNNEL_REFUSED: Final = "net::ERR_TUNNEL_CONNECTION_FAILED"
 
-# `complete` comes in the same task as the load event's handlers, so they have run when this is seen.
+# `complete` comes in the same task as the load event's handlers, so they have run when this is seen. It gives up now
+# and then, so that a page whose successor failed is noticed.
 _READY: Final = """new Promise(resolve => {
-    const check = () => {
-        if (document.readyState === 'complete' && (%s)) { clearInterval(timer); resolve(true); }
+    const end = seen => {
+        clearInterval(timer);
+        document.removeEventListener('readystatechange', check);
+        resolve(seen);
     };
+    const check = () => { if (document.readyState === 'complete' && (%s)) end(true); };
     const timer = setInterval(check, 20);
     document.addEventListener('readystatechange', check);
+    setTimeout(end, 500, false);
     check();
 })"""
 
@@ -79,6 +84,11 @@ def _called(instance: Instance, bound: Bound, method: str, parameters: Reply) ->
         raise BrowserUnavailable(f"Chromium refused {method}: {failure}") from None
 
 
+def _sound(text: str) -> str:
+    """Replace lone surrogates: a script can make them, UTF-8 cannot carry them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 class Page:
     """Commands to one page, each bounded by the call's time, and what its events told."""
 
@@ -114,7 +124,7 @@ class Page:
 
         Raises:
             ProtocolError: if the page refuses it.
-            NavigationFailed: if the page crashed.
+            NavigationFailed: if the page is gone.
         """
         try:
             return self._devtools.call(method, parameters, session=self._session, timeout_s=self._bound.left_s())
@@ -123,7 +133,7 @@ class Page:
             raise self._bound.passed() from None
         except SessionClosed:
             self._bound.left_s()
-            raise self.failure("the page crashed") from None
+            raise self.failure("the page crashed or closed itself") from None
 
     def prepare(self, viewport: Viewport) -> None:
         """Set the size of the window, and listen."""
@@ -161,7 +171,8 @@ class Page:
     def wait(self, selector: str | None) -> None:
         """Wait until the page has loaded and an element matches the selector; any page that replaces it counts, too."""
         matches = "true" if selector is None else f"document.querySelector({json.dumps(selector)}) !== null"
-        self._steadily(_READY % matches)
+        while not self._steadily(_READY % matches)["result"].get("value"):
+            self._check()
 
     def look(self, expressions: Mapping[str, str]) -> dict[str, str]:
         """Evaluate expressions, and see that the page is one that was allowed; its `url` comes beside what they give.
@@ -172,7 +183,7 @@ class Page:
         members = ", ".join(f"{name}: {each}" for name, each in expressions.items())
         reply = self._steadily(f"({{url: location.href, {members}}})")
         self._check()
-        seen: dict[str, str] = reply["result"].get("value", {})
+        seen = {name: _sound(value) for name, value in reply["result"].get("value", {}).items()}
         scheme = urlsplit(seen.get("url", "")).scheme
         if scheme not in {"http", "https", "about"}:
             raise self.failure(f"it led to a page of the scheme {scheme!r}")
@@ -213,8 +224,9 @@ class Page:
             raise self.failure(f"HTTP status {self.status}")
 
     def _marked(self) -> bool:
-        headers = self._answered.get("response", {}).get("headers", {})
-        return any(name.lower() == MARK for name in headers)
+        response = self._answered.get("response", {})
+        # Over TLS the header could be the server's own.
+        return response.get("url", "").startswith("http:") and any(each.lower() == MARK for each in response["headers"])
 
     # --- events, in the reading thread
 
@@ -227,12 +239,13 @@ class Page:
             self._on_failed(parameters)
         elif parameters.get("type") == "Document" and parameters.get("frameId") == self._target:
             if method == "Network.requestWillBeSent":
-                self._requested, self._answered, self._broken = parameters, {}, None
+                self._requested, self._broken = parameters, None
             elif method == "Network.responseReceived":
                 self._answered = parameters
 
     def _on_failed(self, parameters: Reply) -> None:
-        mine = parameters["requestId"] == self._requested.get("requestId")
+        number = parameters["requestId"]
+        mine = number == self._requested.get("requestId")
         # A document that came in part is shown in part; a download and status 204 leave the page as it is.
-        if mine and not self._answered and not parameters.get("canceled"):
+        if mine and number != self._answered.get("requestId") and not parameters.get("canceled"):
             self._broken = parameters["errorText"]

@@ -7,7 +7,7 @@ import threading
 
 from config.settings import Browser
 from gaia.contracts.browser import Capture, Captured
-from gaia.errors import InvalidCall
+from gaia.errors import BrowserUnavailable, InvalidCall
 from tasks.browser import chromium, page, rendering
 from tasks.browser.bound import Bound
 from tasks.browser.instance import Instance
@@ -24,6 +24,7 @@ class BrowserService:
         self._settings = settings
         self._dialler = dialler
         self._lock = threading.Lock()
+        self._closed = False
         self._proxy: Proxy | None = None
         self._pool = Pool(self._launch, size=settings.max_pages, recycle_after=settings.recycle_after)
 
@@ -41,6 +42,7 @@ class BrowserService:
             raise InvalidCall(
                 call.OPERATION, "viewport", "is too large: at most 16384 device pixels a side and 2**26 in all"
             )
+        scope.check()
         bound = Bound(scope, call.timeout_s)
         with self._pool.lend(bound) as instance, page.opened(instance, self._egress(), call.viewport, bound) as opened:
             return _captured(opened, call)
@@ -49,6 +51,7 @@ class BrowserService:
         """Kill the browser with all its processes, remove its profile, end the proxy."""
         self._pool.close()
         with self._lock:
+            self._closed = True
             proxy, self._proxy = self._proxy, None
         if proxy is not None:
             proxy.close()
@@ -58,6 +61,8 @@ class BrowserService:
 
     def _egress(self) -> Proxy:
         with self._lock:
+            if self._closed:
+                raise BrowserUnavailable("the worker is stopping")
             if self._proxy is None:
                 self._proxy = Proxy(self._dialler)
             return self._proxy

@@ -115,7 +115,7 @@ class _Run:
                 return pending.get(timeout=1.0)
             except NotReady:
                 if self._stop.is_set() or time.monotonic() >= self._ends_at:
-                    raise
+                    raise Wrong(f"call {pending.id} had no result in time") from None
 
 
 def _environment(site: Site, scratch: Path) -> dict[str, str]:

@@ -1,13 +1,16 @@
 """The calls that run in this process, and the thread that hears of their cancellation.
 
 States of a call here: entered, then left. The marks in Redis (`gaia.store.cancel`) are authoritative; the
-announcement is only faster. A call is entered before its mark is read, and the listener reads the marks of all
-entered calls whenever it has (re)connected, so no mark is missed in between. If the thread cannot reach Redis, calls
-run on uncancelled until it can: cancellation fails open.
+announcement is only faster. The turn that fetched a call told whether it was marked by then. Announcements since are
+remembered here; only if the listener connected later than the call was fetched is the mark read again when the call is
+entered. The listener reads the marks of all entered calls whenever it has (re)connected. So no mark is missed in
+between. If the thread cannot reach Redis, calls run on uncancelled until it can: cancellation fails open.
 """
 
 import logging
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -20,6 +23,8 @@ from tasks.scope import CancelToken
 
 RECONNECT_S: Final = 0.5
 POLL_S: Final = 1.0
+REMEMBERED: Final = 10_000
+"""Announcements kept for calls that were fetched and not yet entered: far more than any worker fetches ahead."""
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +40,8 @@ class Running:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._connected_at: float | None = None
+        self._heard: OrderedDict[str, None] = OrderedDict()
 
     @property
     def stopping(self) -> bool:
@@ -42,17 +49,21 @@ class Running:
         return self._stopping
 
     @contextmanager
-    def entered(self, call_id: str) -> Iterator[CancelToken]:
-        """Give the token of a call, set already if it was cancelled while queued or the worker is stopping."""
+    def entered(self, call_id: str, *, marked: bool = False, fetched_at: float | None = None) -> Iterator[CancelToken]:
+        """Give the token of a call, set already if it was cancelled while queued or the worker is stopping.
+
+        `marked` is what was known when the call was fetched, at `fetched_at` (monotonic; None if that is not known).
+        """
         token = CancelToken()
         with self._lock:
             self._tokens.setdefault(call_id, set()).add(token)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._listen, name="gaia-cancel", daemon=True)
                 self._thread.start()
-            stopping = self._stopping
+            known = fetched_at is not None and self._connected_at is not None and self._connected_at <= fetched_at
+            cancelled = self._stopping or marked or call_id in self._heard
         try:
-            if stopping or self._marked([call_id]):
+            if cancelled or (not known and self._marked([call_id])):
                 token.set()
             yield token
         finally:
@@ -100,14 +111,31 @@ class Running:
                 self._follow()
             except (RedisError, OSError):
                 self._closed.wait(RECONNECT_S)
+            finally:
+                with self._lock:
+                    self._connected_at = None
 
     def _follow(self) -> None:
-        with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]  # redis-py
+        with self._client.pubsub() as pubsub:  # type: ignore[no-untyped-call]  # redis-py
             pubsub.subscribe(keys.CANCEL_CHANNEL)
-            with self._lock:
-                entered = list(self._tokens)
-            self._cancel(self._marked(entered))
             while not self._closed.is_set():
                 message = pubsub.get_message(timeout=POLL_S)
-                if message is not None:
-                    self._cancel([message["data"].decode("ascii", "replace")])
+                if message is None:
+                    continue
+                if message["type"] == "subscribe":
+                    self._connected()
+                elif message["type"] == "message":
+                    self._hear(message["data"].decode("ascii", "replace"))
+
+    def _connected(self) -> None:
+        with self._lock:
+            self._connected_at = time.monotonic()
+            entered = list(self._tokens)
+        self._cancel(self._marked(entered))
+
+    def _hear(self, call_id: str) -> None:
+        with self._lock:
+            self._heard[call_id] = None
+            while len(self._heard) > REMEMBERED:
+                self._heard.popitem(last=False)
+        self._cancel([call_id])

@@ -1,7 +1,8 @@
 """A file that takes the place of another whole or not at all.
 
-The content is written to a file without a name (O_TMPFILE), so that a worker killed meanwhile leaves nothing behind.
-Where the file system has no such files it gets a random dot-name, which a killed worker does leave.
+The content is written to a file without a name (O_TMPFILE), so that a worker killed while it writes leaves nothing
+behind; killed in the instant between naming the file and renaming it, it leaves a dot-file. Where the file system has
+no such files the dot-name is there from the start.
 """
 
 import errno

@@ -7,13 +7,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import redis
 from celery.exceptions import InvalidTaskError
 from celery.worker import consumer as celery_consumer
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from gaia.errors import GaiaError, InvalidCall, UnknownOperation
-from gaia.store import dead
 
 log = logging.getLogger(__name__)
 
@@ -58,17 +56,12 @@ class Consumer(celery_consumer.Consumer):
         self._refuse(message, f"its body cannot be decoded ({kind})", InvalidCall(name[:200], "body", "is no JSON"))
 
     def _refuse(self, message: Any, reason: str, error: GaiaError | None = None) -> None:
-        """Park the message, give its caller the error if it has one, and take it off the queue."""
-        queue = str((message.delivery_info or {}).get("routing_key", "?"))
+        """Make the message a dead letter, give its caller the error if there is one, and take it off the queue."""
         call_id = (message.headers or {}).get("id")
-        log.error("message %s on queue %s was put among the dead letters: %s", call_id, queue, reason)
-        with message.channel.conn_or_acquire() as client:
-            _park(client, queue, reason, message)
+        log.error("message %s was put among the dead letters: %s", call_id, reason)
         if error is not None and isinstance(call_id, str):
             self.app.backend.store_result(call_id, error, "FAILURE")
+        held = message.channel.holder
+        if not held.bury(message.delivery_tag, reason, str(error or "")):
+            log.warning("message %s is not held any more", call_id)
         message.reject_log_error(log, self.connection_errors)
-
-
-def _park(client: "redis.Redis", queue: str, reason: str, message: Any) -> None:
-    body = message.body
-    dead.park(client, queue=queue, reason=reason, message=body if isinstance(body, bytes) else str(body).encode())

@@ -41,7 +41,7 @@ def run(interpreter: Path, redis_url: str, script: str, tmp_path: Path) -> Any:
     path = tmp_path / "producer.py"
     path.write_text(textwrap.dedent(script))
     environ = {"GAIA_REDIS_URL": redis_url, "PATH": os.defpath}
-    argv = [interpreter, "-I", "-W", "error", path]
+    argv = [str(interpreter), "-I", "-W", "error", str(path)]
     ended = subprocess.run(argv, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 0, ended.stderr
     assert not ended.stderr

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -214,17 +215,29 @@ def test_a_malformed_envelope_is_refused(foreign: Celery, header: object) -> Non
         foreign.send_task("probe.echo", kwargs={"text": "x"}, queue="probe", headers={"gaia": header}).get(timeout=20)
 
 
-def test_a_newer_payload_is_refused(foreign: Celery) -> None:
+def test_a_newer_payload_waits_for_a_newer_worker_until_its_deadline(
+    foreign: Celery, gaia: Gaia, client: redis.Redis
+) -> None:
+    header = {"gaia": {"v": 99, "deadline": time.time() + 60}}
+    with foreign:
+        call_id = foreign.send_task("probe.echo", kwargs={"text": "x"}, queue="probe", headers=header).id
+    until(lambda: gaia.queues.delayed() == 1)
+    assert client.get(f"celery-task-meta-{call_id}") is None
+    client.delete("gaia:delayed", "gaia:delayed:messages")
+
+
+def test_a_newer_payload_at_its_deadline_is_a_dead_letter(foreign: Celery, gaia: Gaia) -> None:
+    header = {"gaia": {"v": 99, "deadline": time.time() + 2}}
     with foreign, pytest.raises(errors.NewerPayload):
-        foreign.send_task("probe.echo", kwargs={"text": "x"}, queue="probe", headers={"gaia": {"v": 99}}).get(
-            timeout=20
-        )
+        foreign.send_task("probe.echo", kwargs={"text": "x"}, queue="probe", headers=header).get(timeout=20)
+    assert until(lambda: [each for each in gaia.dead.list() if "version" in each.reason])
 
 
-def test_an_unknown_operation_is_an_error_result_and_a_dead_letter(foreign: Celery, client: redis.Redis) -> None:
+def test_an_unknown_operation_is_an_error_result_and_a_dead_letter(foreign: Celery, gaia: Gaia) -> None:
     with foreign, pytest.raises(errors.UnknownOperation):
         foreign.send_task("probe.nothing", kwargs={"text": "x"}, queue="probe").get(timeout=20)
-    assert any(b"probe.nothing" in entry[b"reason"] for _, entry in client.xrange("gaia:dead"))
+    letters = until(lambda: [each for each in gaia.dead.list() if each.operation == "probe.nothing"])
+    assert letters[0].reason == "no operation is called probe.nothing"
 
 
 GARBAGE = [

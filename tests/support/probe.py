@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gaia.contracts.base import Call, Result, RetryPolicy, contract, secret
 from gaia.errors import ConnectFailed, TimedOut
-from tasks.scope import Scope
+from tasks.scope import Later, Scope
 from tasks.wiring import handles
 
 
@@ -64,6 +64,14 @@ class Append(Call[Seen], operation="probe.append"):
 
 
 @contract
+class Snooze(Call[Seen], operation="probe.snooze"):
+    """Ask to come back that many times."""
+
+    marks: str
+    times: int
+
+
+@contract
 class Die(Call[Seen], operation="probe.die"):
     """Kill the worker, once: the second run succeeds."""
 
@@ -103,6 +111,16 @@ def append(call: Append, scope: Scope) -> Seen:
     with Path(call.path).open("a", encoding="ascii") as file:
         file.write(f"{call.word}\n")
     return Seen(call.word)
+
+
+@handles(Snooze)
+def snooze(call: Snooze, scope: Scope) -> Seen:
+    marks = Path(call.marks)
+    so_far = marks.read_text() if marks.exists() else ""
+    if len(so_far) < call.times:
+        marks.write_text(so_far + "z")
+        raise Later(0.05)
+    return Seen("rested", scope.attempts)
 
 
 @handles(Die)

@@ -6,7 +6,7 @@ from dataclasses import field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from gaia.contracts.base import Call, Result, RetryPolicy, contract, secret
+from gaia.contracts.base import URL_FORBIDDEN, Call, Result, RetryPolicy, contract, secret
 from gaia.errors import GaiaError, Transient
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
@@ -82,7 +82,7 @@ class Request(Call[Response], operation="api.request"):
         Raises:
             InvalidCall: with the field's name.
         """
-        self.require_text("url", forbidden=("\0", "\r", "\n", " "))
+        self.require_text("url", forbidden=URL_FORBIDDEN)
         self.require("url", "must be an http or https URL with a host", holds=_is_http(self.url))
         self.require("method", f"must be one of {', '.join(sorted(METHODS))}", holds=self.method in METHODS)
         self.require_between("timeout_s", 0.001, 3600)

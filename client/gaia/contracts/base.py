@@ -13,7 +13,7 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import timedelta
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, dataclass_transform, get_args
+from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeVar, dataclass_transform, get_args
 
 from gaia import codec, redaction
 from gaia.errors import GaiaError, InvalidCall, Transient
@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 CALLS: dict[str, type["Call[Any]"]] = {}
 """Operation name to contract, filled as the modules of contracts are imported."""
+
+URL_FORBIDDEN: Final = (*map(chr, range(0x21)), "\x7f")
+"""Blanks and control characters: some readers of URLs drop them, so two would see two URLs (RFC 3986 section 2)."""
 
 Secrecy = Literal["all", "values", "named", "url", "argv", "body"]
 """How a field is redacted, see `gaia.redaction`."""
@@ -94,7 +97,7 @@ class Call(_Shown, Generic[R_co]):
                 object.__setattr__(self, each.name, value.total_seconds())
         try:
             self.check()
-        except (AttributeError, TypeError):
+        except (AttributeError, TypeError, ValueError):
             # A field of the wrong type broke a check that takes types for granted: name the field.
             self.fields_json()
             raise
@@ -142,7 +145,7 @@ class Call(_Shown, Generic[R_co]):
         """Raise `InvalidCall` unless the number is from `low` to `high`, both included; None passes."""
         value = getattr(self, field_name)
         fits = value is None or (isinstance(value, int | float) and low <= value <= high)
-        self.require(field_name, f"must be from {low:g} to {high:g}, got {value!r}", holds=fits)
+        self.require(field_name, f"must be a number from {low:.10g} to {high:.10g}", holds=fits)
 
     def require_text(self, field_name: str, *, limit: int = 8192, forbidden: Iterable[str] = ("\0",)) -> None:
         """Raise `InvalidCall` unless the field is a non-empty string within the limit, without those characters."""
@@ -151,6 +154,12 @@ class Call(_Shown, Generic[R_co]):
         self.require(field_name, f"must have 1 to {limit} characters", holds=0 < len(value) <= limit)
         for each in forbidden:
             self.require(field_name, f"must not contain {each!r}", holds=each not in value)
+        self.require(field_name, "must not contain lone surrogates", holds=is_unicode(value))
+
+
+def is_unicode(text: str) -> bool:
+    """Say whether a string can be encoded: JSON may carry halves of surrogate pairs, which no encoding has."""
+    return text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field, secret))

@@ -3,7 +3,7 @@
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from gaia.contracts.base import Call, Result, contract, secret
+from gaia.contracts.base import URL_FORBIDDEN, Call, Result, contract, secret
 from gaia.errors import GaiaError
 
 Format = Literal["png", "jpeg", "webp", "pdf", "html", "text"]
@@ -64,10 +64,12 @@ class Capture(Call[Captured], operation="browser.capture"):
             "url", "excludes html, and one of them must be given", holds=(self.url is None) != (self.html is None)
         )
         if self.url is not None:
-            self.require_text("url", forbidden=("\0", "\r", "\n", " "))
+            self.require_text("url", forbidden=URL_FORBIDDEN)
             self.require("url", "must be an http or https URL with a host", holds=_is_page(self.url))
         self.require("formats", f"must name one or more of {', '.join(FORMATS)}", holds=bool(self.formats))
         self.require("viewport", "must be 1 to 8192 pixels a side", holds=_fits(self.viewport))
+        if self.wait_for is not None:
+            self.require_text("wait_for")
         self.require_between("timeout_s", 0.001, 3600)
 
     def may_retry(self, error: GaiaError) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
@@ -12,11 +13,13 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from gaia import redaction
-from gaia.errors import Unreachable
+from gaia.errors import InvalidSetting, Unreachable
 
 CONNECT_TIMEOUT_S: Final = 3.0
 REPLY_TIMEOUT_S: Final = 10.0
 POOL_WAIT_S: Final = 10.0
+
+URL_FORM: Final = "must be redis://[user:password@]host[:port][/number], or rediss://; a password is percent-encoded"
 
 _TIMEOUTS: Final[dict[str, Any]] = {
     "socket_connect_timeout": CONNECT_TIMEOUT_S,
@@ -26,37 +29,62 @@ _TIMEOUTS: Final[dict[str, Any]] = {
 }
 
 
-def connect(url: str, *, max_connections: int = 64) -> redis.Redis:
-    """Make a client. It dials at the first command; a pooled connection that went stale is replaced once.
+def connect(url: str, *, max_connections: int = 64, retries: int = 1) -> redis.Redis:
+    """Make a client. It dials at the first command.
+
+    A command whose connection breaks is repeated `retries` times; 0 is for commands that must not run twice.
 
     Raises:
-        Unreachable: if the URL is malformed.
+        InvalidSetting: if the URL is malformed.
     """
-    with reaching(url):
-        pool = redis.BlockingConnectionPool.from_url(
-            url,
-            max_connections=max_connections,
-            timeout=POOL_WAIT_S,
-            # Every command sent through here may be repeated without harm, so one retry is safe.
-            retry=Retry(ConstantBackoff(0.05), 1),
-            **_TIMEOUTS,
-        )
-        return redis.Redis(connection_pool=pool)
+    require_url("the URL of Redis", url)
+    pool = redis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=max_connections,
+        timeout=POOL_WAIT_S,
+        retry=Retry(ConstantBackoff(0.05), retries),
+        **_TIMEOUTS,
+    )
+    return redis.Redis(connection_pool=pool)
 
 
 def connect_async(url: str) -> "redis.asyncio.Redis":
     """Make a client for one event loop. It never retries: its owner reconnects."""
-    with reaching(url):
-        return redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **_TIMEOUTS)
+    require_url("the URL of Redis", url)
+    return redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **_TIMEOUTS)
+
+
+def require_url(setting: str, url: str) -> None:
+    """Raise `InvalidSetting`, which shows nothing of the URL, unless it names a Redis."""
+    if not is_url(url):
+        raise InvalidSetting(setting, URL_FORM)
+
+
+def is_url(url: str) -> bool:
+    """Say whether a URL names a Redis, as `URL_FORM` says."""
+    try:
+        parts = urlsplit(url)
+        number = parts.path.removeprefix("/")
+        sound = parts.scheme in {"redis", "rediss"} and bool(parts.hostname) and parts.port != 0
+        sound = sound and (not number or (number.isascii() and number.isdigit()))
+        if sound:
+            # A parameter that is no option of a connection shows only here.
+            kind = redis.SSLConnection if parts.scheme == "rediss" else redis.Connection
+            options = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]  # redis-py
+            kind(**{name: value for name, value in options.items() if name != "connection_class"})
+    except (ValueError, TypeError, AttributeError):
+        return False
+    return sound
 
 
 @contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Translate the failures of Redis, and of a malformed URL, into `Unreachable`; the password stays out."""
+    """Translate the failures of Redis into `Unreachable`; the password stays out."""
     try:
         yield
-    except (RedisError, OSError, ValueError) as failure:
-        raise Unreachable(show_url(url), redaction.scrub(str(failure) or type(failure).__name__)) from None
+    except (RedisError, OSError) as failure:
+        scrub = redaction.Scrubber(redaction.secrets_of_url(url))
+        raise Unreachable(show_url(url), scrub(str(failure) or type(failure).__name__)) from None
 
 
 def show_url(url: str) -> str:

@@ -1,20 +1,172 @@
-"""Dead letters: messages that no worker can perform, kept for people to look at."""
+"""Dead letters: messages that no worker will perform, kept for people to look at, replay or drop.
 
+What gets here: garbage, unknown operations, calls that lost their worker too often, and calls that failed with nobody
+to be told. A letter is a Redis hash that expires after thirty days; `gaia:dead` orders them by time. The message is
+kept whole, so that it can be replayed; what is shown of it is redacted by the contract's marks.
+"""
+
+import base64
+import importlib
+import json
 import time
-from typing import Final
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 import redis
 
+from gaia import redaction, wire
+from gaia.contracts.base import CALLS
+from gaia.errors import NotReplayable
+from gaia.message import new_id
 from gaia.store import keys
-
-KEPT: Final = 10_000
-"""About so many stay; the oldest go first."""
+from gaia.store.connection import reaching
+from gaia.store.scripts import script
 
 BODY_LIMIT_BYTES: Final = 64 * 1024
 """Of a message nobody can read, the beginning is enough to see where it came from."""
 
 
-def park(client: redis.Redis, *, queue: str, reason: str, message: bytes) -> None:
-    """Keep a message with the reason why it was not performed."""
-    entry = {"queue": queue, "reason": reason, "at": f"{time.time():.3f}", "message": message[:BODY_LIMIT_BYTES]}
-    client.xadd(keys.DEAD, entry, maxlen=KEPT, approximate=True)  # type: ignore[arg-type]  # its dict is invariant
+@dataclass(frozen=True)
+class Letter:
+    """A dead letter. `at` is seconds since the epoch, `call` the redacted text of what was asked for.
+
+    `attempts` counts the runs that failed, `lost_leases` the workers that died or vanished over it.
+    """
+
+    id: str
+    queue: str
+    operation: str
+    reason: str
+    error: str
+    at: float
+    attempts: int
+    lost_leases: int
+    size_bytes: int
+    call: str
+
+
+def park(client: "redis.Redis", *, queue: str, reason: str, message: bytes, call_id: str = "") -> None:
+    """Keep a message that is no call, with the reason why it was not performed."""
+    letter = ["queue", queue, "reason", reason, "message", message[:BODY_LIMIT_BYTES]]
+    script(client, "bury")(args=[call_id, *letter])
+
+
+class DeadLetters:
+    """`Gaia.dead`."""
+
+    def __init__(self, client: "redis.Redis", url: str, results: "redis.Redis") -> None:
+        """Use the clients of broker and result store; `url` is for errors."""
+        self._client = client
+        self._url = url
+        self._results = results
+
+    def list(self, limit: int = 100) -> "list[Letter]":
+        """Give the newest letters first.
+
+        Raises:
+            Unreachable: if Redis did not answer.
+        """
+        with reaching(self._url):
+            ids = [each.decode() for each in self._client.zrange(keys.DEAD, 0, max(limit, 1) - 1, desc=True)]
+        return [letter for letter in map(self.show, ids) if letter is not None]
+
+    def show(self, letter_id: str) -> Letter | None:
+        """Give one letter, None if it is not there or has expired."""
+        with reaching(self._url):
+            found = self._client.hgetall(keys.dead_letter(letter_id))
+            if not found:
+                self._client.zrem(keys.DEAD, letter_id)
+                return None
+        return _letter(letter_id, found)
+
+    def replay(self, letter_id: str) -> bool:
+        """Queue the call again under its id, behind all others, with a fresh deadline of the same length.
+
+        Returns False if the letter is not there.
+
+        Raises:
+            NotReplayable: if the message is no call.
+            Unreachable: if Redis did not answer.
+        """
+        with reaching(self._url):
+            found = self._client.hgetall(keys.dead_letter(letter_id))
+            if not found:
+                return False
+            message, call_id = _fresh(letter_id, found)
+            if call_id:
+                self._results.delete(keys.result(call_id))
+            names = [keys.dead_letter(letter_id), keys.DEAD, found[b"list"]]
+            return bool(script(self._client, "replay")(keys=names, args=[letter_id, message, call_id]))
+
+    def drop(self, letter_id: str) -> bool:
+        """Remove a letter for good; False if it is not there."""
+        with reaching(self._url), self._client.pipeline() as pipe:
+            pipe.delete(keys.dead_letter(letter_id))
+            pipe.zrem(keys.DEAD, letter_id)
+            return bool(pipe.execute()[0])
+
+    def ids(self) -> "Iterable[str]":
+        """Give the ids of all letters, the oldest first."""
+        with reaching(self._url):
+            return [each.decode() for each in self._client.zrange(keys.DEAD, 0, -1)]
+
+
+def _text(found: Mapping[bytes, bytes], name: str) -> str:
+    return found.get(name.encode(), b"").decode("utf-8", "replace")
+
+
+def _letter(letter_id: str, found: Mapping[bytes, bytes]) -> Letter:
+    raw = found.get(b"message", b"")
+    headers, fields = _opened(raw)
+    operation = str(headers.get("task") or "")
+    return Letter(
+        id=letter_id,
+        queue=_text(found, "queue"),
+        operation=operation,
+        reason=_text(found, "reason"),
+        error=redaction.scrub(_text(found, "error")),
+        at=float(found.get(b"at", 0)),
+        attempts=int(headers["retries"]) + 1 if isinstance(headers.get("retries"), int) else 0,
+        lost_leases=int(found.get(b"lost", 0)),
+        size_bytes=len(raw),
+        call=_shown(operation, fields),
+    )
+
+
+def _shown(operation: str, fields: object) -> str:
+    if not isinstance(fields, Mapping):
+        return redaction.MASK
+    queue = operation.partition(".")[0]
+    if queue in wire.QUEUES:
+        importlib.import_module(f"gaia.contracts.{queue}")
+    contract = CALLS.get(operation)
+    return redaction.MASK if contract is None else redaction.show_json(contract, fields)
+
+
+def _opened(raw: bytes) -> tuple[dict[str, Any], object]:
+    """Give the headers and fields of a message, as far as it has any."""
+    try:
+        message = json.loads(raw)
+        headers = message["headers"]
+        body = base64.b64decode(message["body"])
+        return (headers if isinstance(headers, dict) else {}), json.loads(body)[1]
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        return {}, None
+
+
+def _fresh(letter_id: str, found: Mapping[bytes, bytes]) -> tuple[str, str]:
+    """Give the message as if it were submitted now, and the call's id."""
+    headers, fields = _opened(found.get(b"message", b""))
+    if not headers or not isinstance(fields, Mapping) or b"list" not in found:
+        raise NotReplayable(letter_id, "the message is no call")
+    message = json.loads(found[b"message"])
+    now = time.time()
+    envelope = headers.get(wire.HEADER)
+    envelope = dict(envelope) if isinstance(envelope, Mapping) else {}
+    at, deadline = envelope.get("at"), envelope.get("deadline")
+    known = isinstance(at, int | float) and isinstance(deadline, int | float) and deadline > at
+    envelope.update(at=now, deadline=now + (deadline - at if known else wire.DEFAULT_DEADLINE_S))
+    message["headers"].update({"retries": 0, "eta": None, "expires": None, wire.HEADER: envelope})
+    message["properties"]["delivery_tag"] = new_id()
+    return json.dumps(message), str(headers.get("id") or "")

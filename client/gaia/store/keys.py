@@ -49,3 +49,27 @@ CANCEL: Final = "gaia:cancel:"
 HELD: Final = "gaia:held"
 PAUSED: Final = "gaia:paused"
 SWEEP: Final = "gaia:sweep"
+DELAYED: Final = "gaia:delayed"
+DELAYED_MESSAGES: Final = "gaia:delayed:messages"
+DEAD_SERIAL: Final = "gaia:dead:serial"
+
+PRIORITY_STEPS: Final = (0, 3, 6, 9)
+"""kombu's: the priorities 0 to 9 share four lists."""
+
+_SEPARATOR = "\x06\x16"
+
+
+def queue_list(queue: str, priority: int) -> str:
+    """Name the list of a queue that holds messages of a priority from 0 to 9."""
+    step = max(each for each in PRIORITY_STEPS if each <= priority)
+    return f"{queue}{_SEPARATOR}{step}" if step else queue
+
+
+def dead_letter(letter_id: str) -> str:
+    """Name a dead letter."""
+    return f"{DEAD}:{letter_id}"
+
+
+def aside(operation: str) -> str:
+    """Name the list of messages that wait for a paused operation to be resumed."""
+    return f"gaia:aside:{operation}"

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 import redis
 
+from gaia import codec
 from gaia.store import keys
 
 
@@ -26,4 +27,9 @@ def store(client: redis.Redis, call_id: str, progress: Progress) -> None:
 def fetch(client: redis.Redis, call_id: str) -> Progress | None:
     """Give the latest, None if the call reported nothing (yet, or any more)."""
     found = client.get(keys.progress(call_id))
-    return None if found is None else Progress(**json.loads(found))
+    if found is None:
+        return None
+    try:
+        return codec.decode(Progress, json.loads(found), lenient=True)
+    except ValueError:  # of a worker of another version
+        return None

@@ -30,10 +30,13 @@ Meta = Mapping[str, Any]
 
 
 def parse(stored: bytes | str | None) -> Meta | None:
-    """Give a stored result if it is final, None otherwise."""
+    """Give a stored result if it is final, None otherwise; one that nobody can read is a failure."""
     if stored is None:
         return None
-    meta = json.loads(stored)
+    try:
+        meta = json.loads(stored)
+    except (ValueError, RecursionError):
+        return {"status": "FAILURE", "result": {"exc_type": "UnreadableResult", "exc_message": "it is no JSON"}}
     return meta if isinstance(meta, dict) and meta.get("status") in READY else None
 
 
@@ -46,6 +49,7 @@ class Waiter:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._closed = False
         self._task: asyncio.Task[None] | None = None
         self._waiting: dict[str, list[Future[Meta]]] = {}
         self._changed = asyncio.Event()
@@ -53,20 +57,32 @@ class Waiter:
         """Why Redis is out of reach at the moment, None while it is not."""
 
     def wait(self, call_id: str) -> Future[Meta]:
-        """Give a future of the call's final result. Its owner bounds the wait and then calls `forget`."""
+        """Give a future of the call's final result, a cancelled one after `close`.
+
+        Its owner bounds the wait and then calls `forget`.
+        """
         future: Future[Meta] = Future()
-        self._tell(self._add, call_id, future)
+        with self._lock:
+            if self._closed:
+                future.cancel()
+                return future
+            if self._loop is None:
+                self._start()
+            cast("asyncio.AbstractEventLoop", self._loop).call_soon_threadsafe(self._add, call_id, future)
         return future
 
     def forget(self, call_id: str, future: Future[Meta]) -> None:
         """Stop waiting; harmless if the result has come."""
-        self._tell(self._remove, call_id, future)
+        with self._lock:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._remove, call_id, future)
 
     def close(self) -> None:
         """End the thread. Whoever still waits has their future cancelled."""
         with self._lock:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
+            self._closed = True
         if loop is None or thread is None:
             return
         with contextlib.suppress(RuntimeError):  # it had ended
@@ -74,13 +90,6 @@ class Waiter:
         thread.join(timeout=5)
 
     # --- everything below runs on the thread
-
-    def _tell(self, method: Any, *arguments: object) -> None:
-        with self._lock:
-            if self._loop is None:
-                self._start()
-            loop = cast("asyncio.AbstractEventLoop", self._loop)
-            loop.call_soon_threadsafe(method, *arguments)
 
     def _start(self) -> None:
         loop = asyncio.new_event_loop()
@@ -111,9 +120,10 @@ class Waiter:
             pubsub = client.pubsub(ignore_subscribe_messages=True)
             try:
                 await self._listen(client, pubsub)
-            except* (RedisError, OSError) as failures:
+            except* Exception as failures:  # noqa: BLE001 - whatever it is, nobody who waits may be forgotten
                 first = failures.exceptions[0]
-                self.failure = redaction.scrub(str(first) or type(first).__name__)
+                scrub = redaction.Scrubber(redaction.secrets_of_url(self._url))
+                self.failure = scrub(str(first) or type(first).__name__)
             finally:
                 with contextlib.suppress(RedisError, OSError):
                     await pubsub.aclose()  # type: ignore[no-untyped-call]
@@ -137,6 +147,7 @@ class Waiter:
     async def _follow(self, client: Any, pubsub: PubSub) -> None:
         """Keep the subscriptions equal to the table, many changes at a time, and read what is stored."""
         subscribed: set[str] = set()
+        sweep_at = 0.0
         while True:
             self._changed.clear()
             wanted = set(self._waiting)
@@ -145,7 +156,10 @@ class Waiter:
             if stale := subscribed - wanted:
                 await pubsub.unsubscribe(*map(keys.result, stale))
             subscribed = wanted
-            await self._sweep(client, fresh or wanted)
+            # What is new is read at once; everything every few seconds, however much is new all the time.
+            now = asyncio.get_running_loop().time()
+            await self._sweep(client, wanted if now >= sweep_at else fresh)
+            sweep_at = now + SWEEP_S if now >= sweep_at else sweep_at
             self.failure = None
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), SWEEP_S)

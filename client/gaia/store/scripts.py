@@ -2,17 +2,29 @@
 
 from functools import cache
 from importlib.resources import files
+from typing import Final
 
 import redis
 from redis.commands.core import Script
 
+_INCLUDES: Final = {"bury": ("_bury",)}
+
 
 @cache
 def source(name: str) -> str:
-    """Give the text of `lua/<name>.lua`."""
-    return files("gaia.store").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+    """Give the text of `lua/<name>.lua`, what it includes in front."""
+    return "".join(_text(each) for each in (*_INCLUDES.get(name, ()), name))
+
+
+def include(name: str) -> str:
+    """Give the text of a part that other packages' scripts include."""
+    return _text(name)
 
 
 def script(client: redis.Redis, name: str) -> Script:
     """Bind a script to a client; calling it sends EVALSHA, and loads it on NOSCRIPT."""
     return client.register_script(source(name))
+
+
+def _text(name: str) -> str:
+    return files("gaia.store").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")

@@ -31,8 +31,7 @@ while restored < most do
     if length and held then
       local message = string.sub(held, 2, 1 + tonumber(length))
       redis.call('RPUSH', list, message)
-      local id = string.match(string.sub(message, -2048), '.*"correlation_id": ?"([^"\\]+)"')
-        or string.match(message, '.*"correlation_id": ?"([^"\\]+)"')
+      local id = id_of(message)
       if id then
         redis.call('INCR', 'gaia:lost:' .. id)
         redis.call('EXPIRE', 'gaia:lost:' .. id, ARGV[3])

@@ -1,26 +1,57 @@
 -- One turn of a worker: commit what has ended, then fetch what may start and record it as held.
 -- Everything between two turns of other workers: no instant exists at which a message is on no list and not held.
 --
--- KEYS  1 unacked   2 unacked_index   3 held   4 paused   5 dead letters
---       6... the lists, priority by priority: p0 of every queue, then p3 of every queue, ...
+-- KEYS  1 unacked   2 unacked_index   3 held   4 paused   5 delayed   6 delayed messages
+--       7... the lists, priority by priority: p0 of every queue, then p3 of every queue, ...
 -- ARGV  1 want   2 number of queues   3 fence   4 number of commits
---       then 5 each: tag, fence, result key or "", result, seconds to keep it
+--       then 8 each: tag, fence, result key or "", result, seconds to keep it, action, and two values for it:
+--            ""                            the message has ended
+--            delay   due, message or ""    it waits for its time, as it is or changed
+--            aside   operation             it waits for a paused operation
+--            bury    reason, error         it becomes a dead letter
 --       then the names of the queues
 --
 -- held: tag -> "<fence> <length of the message> <list>". A commit with another fence is refused: the lease lapsed,
 -- the message was given to somebody else.
 --
--- Returns { refused commits, then 5 each: queue number, message, tag, lost leases, cancelled }
-local unacked, index, held, paused, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+-- Returns { refused commits, milliseconds to the next delayed message or -1, paused operations,
+--           then 5 each: queue number, message, tag, lost leases, cancelled }
+local unacked, index, held, paused = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local delayed, waiting = KEYS[5], KEYS[6]
+local first_list = 7
 local want, queues, fence, commits = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local at = 5
 local refused = 0
 local done = {}
 
+local time = redis.call('TIME')
+local now = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
+
+-- What an action needs of a held message: itself, and the list it came from.
+local function recorded(tag, record)
+  local length, list = string.match(record, '^%S+ (%d+) (.*)$')
+  local entry = redis.call('HGET', unacked, tag) or ''
+  return string.sub(entry, 2, 1 + tonumber(length)), list
+end
+
+local function act(tag, record, action, a, b)
+  local message, list = recorded(tag, record)
+  if action == 'delay' then
+    redis.call('ZADD', delayed, a, tag)
+    redis.call('HSET', waiting, tag, list .. '\n' .. (b ~= '' and b or message))
+  elseif action == 'aside' then
+    redis.call('RPUSH', 'gaia:aside:' .. a, list .. '\n' .. message)
+  elseif action == 'bury' then
+    local id = id_of(message) or ''
+    bury(id, { queue = string.match(list, '^[^\6]*'), list = list, reason = a, error = b, message = message,
+      lost = redis.call('GET', 'gaia:lost:' .. id) or '0' })
+  end
+end
+
 if commits > 0 then
   local tags = {}
   for i = 1, commits do
-    tags[i] = ARGV[at + (i - 1) * 5]
+    tags[i] = ARGV[at + (i - 1) * 8]
   end
   local records = redis.call('HMGET', held, unpack(tags))
   for i = 1, commits do
@@ -31,10 +62,13 @@ if commits > 0 then
         redis.call('SET', ARGV[at + 2], ARGV[at + 3], 'EX', ARGV[at + 4])
         redis.call('PUBLISH', ARGV[at + 2], ARGV[at + 3])
       end
+      if ARGV[at + 5] ~= '' then
+        act(tags[i], records[i], ARGV[at + 5], ARGV[at + 6], ARGV[at + 7])
+      end
     else
       refused = refused + 1
     end
-    at = at + 5
+    at = at + 8
   end
   if #done > 0 then
     redis.call('ZREM', index, unpack(done))
@@ -43,41 +77,51 @@ if commits > 0 then
   end
 end
 
-local reply = { refused }
+-- Delayed messages whose time has come, whatever queue they are for.
+local next_due = -1
+for _, tag in ipairs(redis.call('ZRANGE', delayed, '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)) do
+  local list, message = string.match(redis.call('HGET', waiting, tag) or '', '^([^\n]*)\n(.*)$')
+  if list then
+    redis.call('RPUSH', list, message)
+  end
+  redis.call('ZREM', delayed, tag)
+  redis.call('HDEL', waiting, tag)
+end
+local soonest = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+if soonest[2] then
+  next_due = math.max(0, math.ceil((tonumber(soonest[2]) - tonumber(now)) * 1000))
+end
+
+local stopped, operations = {}, {}
+for _, name in ipairs(redis.call('SMEMBERS', paused)) do
+  stopped[name] = true
+  if string.find(name, '.', 1, true) then
+    operations[#operations + 1] = name
+  end
+end
+
+local reply = { refused, next_due, operations }
 if want <= 0 then
   return reply
 end
 
-local stopped = {}
-for _, name in ipairs(redis.call('SMEMBERS', paused)) do
-  stopped[name] = true
-end
-
-local time = redis.call('TIME')
-local now = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
 local scores, records, owners = {}, {}, {}
 
-local function last(text, pattern)
-  -- The properties come last in a message, so its end is enough for all but odd ones.
-  return string.match(string.sub(text, -2048), pattern) or string.match(text, pattern)
-end
-
 local function take(queue, list, message)
-  local tag = last(message, '.*"delivery_tag": ?"([^"\\]+)"')
+  local tag = last(message, '"delivery_tag":', '^ ?"([^"\\]+)"')
   if not tag then
-    redis.call('XADD', dead, 'MAXLEN', '~', 10000, '*', 'queue', queue, 'reason', 'no message: it has no delivery tag',
-      'at', now, 'message', string.sub(message, 1, 65536))
+    bury('', { queue = queue, reason = 'no message: it has no delivery tag', message = string.sub(message, 1, 65536) })
     return
   end
-  local exchange = last(message, '.*"delivery_info": ?{"exchange": ?("[^"\\]*")') or '""'
-  local routing = last(message, '.*"routing_key": ?("[^"\\]*")') or '""'
+  local exchange = last(message, '"exchange":', '^ ?("[^"\\]*")') or '""'
+  local routing = last(message, '"routing_key":', '^ ?("[^"\\]*")') or '""'
   scores[#scores + 1] = now
   scores[#scores + 1] = tag
   records[#records + 1] = tag
   records[#records + 1] = '[' .. message .. ', ' .. exchange .. ', ' .. routing .. ']'
   owners[#owners + 1] = tag
   owners[#owners + 1] = fence .. ' ' .. #message .. ' ' .. list
-  local id = last(message, '.*"correlation_id": ?"([^"\\]+)"')
+  local id = id_of(message)
   local lost, cancelled = 0, 0
   if id then
     lost = tonumber(redis.call('GET', 'gaia:lost:' .. id) or 0)
@@ -86,7 +130,7 @@ local function take(queue, list, message)
   return tag, lost, cancelled
 end
 
-local lists = #KEYS - 5
+local lists = #KEYS - first_list + 1
 for first = 0, lists - 1, queues do
   local open = true
   while open and want > 0 do
@@ -94,7 +138,7 @@ for first = 0, lists - 1, queues do
     local share = math.ceil(want / queues)
     for q = 0, queues - 1 do
       local queue = ARGV[at + q]
-      local list = KEYS[6 + first + q]
+      local list = KEYS[first_list + first + q]
       if want > 0 and not stopped[queue] then
         for _, message in ipairs(redis.call('RPOP', list, math.min(share, want)) or {}) do
           local tag, lost, cancelled = take(queue, list, message)

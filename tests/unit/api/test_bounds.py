@@ -62,7 +62,7 @@ def test_a_server_that_never_reads_is_left_when_the_time_is_over(make_service: M
         return False
 
     site._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    site._answer = deaf  # type: ignore[method-assign]  # it never reads
+    site._answer = deaf  # type: ignore[method-assign, assignment]  # it never reads
     with pytest.raises(TimedOut):
         send(make_service(site), site.url("/a"), method="POST", body=b"x" * 30_000_000, timeout_s=0.3)
 

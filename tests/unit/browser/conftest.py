@@ -54,9 +54,10 @@ def service(dialler: Allowing) -> Iterator[BrowserService]:
 @pytest.fixture
 def site(dialler: Allowing) -> Iterator[Site]:
     with Site() as server:
-        dialler.ports.add(server.port)
+        port = server.port
+        dialler.ports.add(port)
         yield server
-        dialler.ports.discard(server.port)
+        dialler.ports.discard(port)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def test_the_file_is_valid_by_the_compose_specification() -> None:
 
 def test_the_linter_has_no_remark() -> None:
     linter = Path(sys.executable).with_name("compose-lint")
-    argv = [linter, "check", "--strict-config", "--fail-on", "low", "--no-env", "--no-pager", compose.PATH.name]
+    argv = [str(linter), "check", "--strict-config", "--fail-on", "low", "--no-env", "--no-pager", compose.PATH.name]
     ended = subprocess.run(argv, cwd=compose.PATH.parent, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
@@ -71,8 +71,7 @@ def test_the_variables_of_the_file_itself_do_not_reach_a_container() -> None:
 def test_a_password_that_is_not_set_stops_the_start(variable: str) -> None:
     given = {name: value for name, value in compose.VARIABLES.items() if name != variable}
     with pytest.raises(compose.Unset, match=variable):
-        for name in SERVICES:
-            compose.environment(name, given)
+        [compose.environment(name, given) for name in SERVICES]
 
 
 def test_no_secret_has_a_default_or_stands_in_the_file() -> None:

@@ -9,13 +9,22 @@ from tests.support.cluster import ROOT
 
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
 LINES = DOCKERFILE.read_text().replace("\\\n", " ").splitlines()
-STAGES = {}
-for line in LINES:
-    if found := re.fullmatch(r"FROM (\S+) AS (\S+)", line):
-        base, name = found.groups()
-        STAGES[name] = [*STAGES.get(base, [])]
-    elif STAGES and line and not line.startswith("#"):
-        STAGES[name].append(line)
+
+
+def instructions(stage: str) -> list[str]:
+    """Give the instructions of a stage, those of the stages that it builds on first."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in LINES:
+        opening = re.fullmatch(r"FROM (\S+) AS (\S+)", line)
+        if opening:
+            base, name = opening.groups()
+            found[name] = list(found.get(base, ()))
+        elif name and line and not line.startswith("#"):
+            found[name].append(line)
+    return found[stage]
+
+
 TARGETS = ("worker", "browser")
 
 
@@ -29,13 +38,13 @@ def test_the_linter_has_no_remark() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_target_runs_as_a_fixed_user_that_is_not_root(target: str) -> None:
-    users = [line for line in STAGES[target] if line.startswith("USER")]
+    users = [line for line in instructions(target) if line.startswith("USER")]
     assert users[-1] == "USER 10001:10001"
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_target_is_the_gaia_command(target: str) -> None:
-    assert 'ENTRYPOINT ["tini", "--", "gaia"]' in STAGES[target]
+    assert 'ENTRYPOINT ["tini", "--", "gaia"]' in instructions(target)
 
 
 def test_no_health_check_is_inherited() -> None:
@@ -43,7 +52,7 @@ def test_no_health_check_is_inherited() -> None:
 
 
 def test_dependencies_are_installed_by_their_hashes_and_both_distributions_for_good() -> None:
-    runs = [line for line in STAGES["builder"] if "pip install" in line]
+    runs = [line for line in instructions("builder") if "pip install" in line]
     assert runs == [
         "RUN pip install --require-hashes -r requirements.lock",
         "RUN pip install --no-deps --no-build-isolation ./client .",

@@ -1,0 +1,15 @@
+-- Let a queue or an operation run again; what was put aside for an operation goes back, to be fetched next.
+-- KEYS  1 paused   2 the list of what was put aside   ARGV  1 name
+-- Returns how many messages went back.
+redis.call('SREM', KEYS[1], ARGV[1])
+local given = 0
+while true do
+  -- The newest first, and each to the end that is fetched next: the oldest ends up in front.
+  local entry = redis.call('LPOP', KEYS[2])
+  if not entry then
+    return given
+  end
+  local list, message = string.match(entry, '^([^\n]*)\n(.*)$')
+  redis.call('RPUSH', list, message)
+  given = given + 1
+end

@@ -1,0 +1,20 @@
+-- Queue a message: under an idempotency key, at a later time, both, in one step.
+-- KEYS  1 list   2 the key's record   3 delayed   4 delayed messages
+-- ARGV  1 message   2 delivery tag   3 due, seconds since the epoch, or ""   4 call id   5 digest, or "" without key
+--       6 seconds to keep the key
+-- Returns {} when queued, else {id, digest} of the call that has the key: then nothing was queued.
+if ARGV[5] ~= '' then
+  local held = redis.call('HMGET', KEYS[2], 'id', 'digest')
+  if held[1] then
+    return held
+  end
+  redis.call('HSET', KEYS[2], 'id', ARGV[4], 'digest', ARGV[5])
+  redis.call('EXPIRE', KEYS[2], ARGV[6])
+end
+if ARGV[3] ~= '' then
+  redis.call('ZADD', KEYS[3], ARGV[3], ARGV[2])
+  redis.call('HSET', KEYS[4], ARGV[2], KEYS[1] .. '\n' .. ARGV[1])
+else
+  redis.call('LPUSH', KEYS[1], ARGV[1])
+end
+return {}

@@ -1,0 +1,189 @@
+"""Delay, pause, dead letters, lost workers, bulk: what happens to a call besides being performed."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import redis
+from celery import Celery
+
+from gaia import Gaia, errors
+from gaia.store import keys
+from gaia.store.scripts import script
+from tests.support import cluster
+from tests.support.cluster import Worker
+from tests.support.probe import Append, Die, Echo, Fail, Hold, Snooze
+from tests.support.waiting import until
+
+
+@pytest.fixture(autouse=True)
+def _resumed(gaia: Gaia) -> Iterator[None]:
+    yield
+    for name in gaia.queues.paused():
+        gaia.queues.resume(name)
+
+
+def test_a_delayed_call_waits_in_redis_and_runs_at_its_time(gaia: Gaia, probe_worker: Worker) -> None:
+    began = time.time()
+    pending = gaia.submit(Echo("later"), delay=timedelta(seconds=0.7))
+    assert gaia.queues.delayed() == 1
+    assert pending.get(timeout=20).text == "later"
+    assert time.time() - began >= 0.7
+    assert gaia.queues.delayed() == 0
+
+
+def test_an_eta_in_the_past_runs_at_once(gaia: Gaia, probe_worker: Worker) -> None:
+    assert gaia.submit(Echo("now"), eta=datetime.now(UTC) - timedelta(days=1)).get(timeout=20).text == "now"
+
+
+def test_a_stock_countdown_waits_in_redis_not_in_the_worker(
+    gaia: Gaia, client: redis.Redis, redis_url: str, probe_worker: Worker
+) -> None:
+    with Celery("foreign", broker=redis_url, backend=redis_url, set_as_current=False) as foreign:
+        sent = foreign.send_task("probe.echo", kwargs={"text": "counted down"}, queue="probe", countdown=1.0)
+        until(lambda: gaia.queues.delayed() == 1)
+        assert client.hlen("unacked") == 0
+        assert sent.get(timeout=20) == {"text": "counted down"}
+
+
+def test_a_snooze_gives_the_slot_back_and_burns_no_attempt(gaia: Gaia, probe_worker: Worker, tmp_path: Path) -> None:
+    seen = gaia.submit(Snooze(str(tmp_path / "marks"), times=2)).get(timeout=20)
+    assert (seen.text, seen.attempts) == ("rested", 1)
+
+
+def test_a_delayed_call_is_cancelled_before_its_time(gaia: Gaia, probe_worker: Worker) -> None:
+    pending = gaia.submit(Echo("never"), delay=0.5)
+    pending.cancel()
+    with pytest.raises(errors.Cancelled):
+        pending.get(timeout=20)
+
+
+def test_a_paused_operation_is_put_aside_and_comes_back_in_order(
+    gaia: Gaia, client: redis.Redis, probe_worker: Worker, tmp_path: Path
+) -> None:
+    client.sadd(keys.PAUSED, "probe.append")
+    calls = [gaia.submit(Append(str(tmp_path / "order"), str(number))) for number in range(5)]
+    assert gaia.submit(Echo("others run on")).get(timeout=20).text == "others run on"
+    until(lambda: client.llen(keys.aside("probe.append")) == 5)
+    assert not (tmp_path / "order").exists()
+    assert script(client, "resume")(keys=[keys.PAUSED, keys.aside("probe.append")], args=["probe.append"]) == 5
+    assert [each.get(timeout=20).text for each in calls] == list("01234")
+
+
+def test_a_paused_queue_starts_nothing_even_on_a_worker_started_later(
+    gaia: Gaia, client: redis.Redis, redis_url: str, tmp_path: Path, probe_worker: Worker
+) -> None:
+    client.sadd(keys.PAUSED, "probe")
+    pending = gaia.submit(Echo("held up"))
+    with cluster.probe_worker(redis_url, log=tmp_path / "second.log"):
+        with pytest.raises(errors.NotReady):
+            pending.get(timeout=1.5)
+        assert client.llen("probe") == 1
+        client.srem(keys.PAUSED, "probe")
+        assert pending.get(timeout=20).text == "held up"
+
+
+def test_pausing_what_is_neither_queue_nor_operation_is_refused(gaia: Gaia) -> None:
+    for name in ("apis", "api.", "", "api.request.x"):
+        with pytest.raises(errors.InvalidCall, match="must be a queue"):
+            gaia.queues.pause(name)
+
+
+def test_a_failed_call_that_nobody_hears_of_becomes_a_dead_letter(gaia: Gaia, probe_worker: Worker) -> None:
+    gaia.submit(Fail(token="s3cr3t-value-1"), result=False)
+    letter = until(lambda: next((each for each in gaia.dead.list() if each.operation == "probe.fail"), None))
+    assert "InternalError" in letter.error or "RuntimeError" in letter.error
+    assert "s3cr3t-value-1" not in repr(letter)
+    assert letter.call.startswith("{'token': ")
+
+
+def test_a_dead_letter_is_replayed_under_its_id(gaia: Gaia, probe_worker: Worker, tmp_path: Path) -> None:
+    missing = tmp_path / "missing" / "file"
+    pending = gaia.submit(Append(str(missing), "x"), result=False, deadline=60)
+    letter = until(lambda: gaia.dead.show(pending.id))
+    assert letter.operation == "probe.append"
+    missing.parent.mkdir()
+    assert gaia.dead.replay(letter.id)
+    until(missing.exists)
+    assert gaia.dead.show(letter.id) is None
+    assert not gaia.dead.replay(letter.id)
+
+
+def test_garbage_cannot_be_replayed_but_dropped(gaia: Gaia, client: redis.Redis, probe_worker: Worker) -> None:
+    client.lpush("probe", b"\xff\xfe no message")
+    letter = until(lambda: next((each for each in gaia.dead.list() if "no message" in each.reason), None))
+    with pytest.raises(errors.NotReplayable):
+        gaia.dead.replay(letter.id)
+    assert gaia.dead.drop(letter.id)
+    assert gaia.dead.show(letter.id) is None
+
+
+def test_submit_many_answers_item_by_item(gaia: Gaia, probe_worker: Worker) -> None:
+    calls = [Echo(str(number)) for number in range(1200)]
+    calls[700] = Echo("x" * 2_000_000)
+    outcomes = gaia.submit_many(calls)
+    assert [each.ok for each in outcomes].count(False) == 1
+    assert isinstance(outcomes[700].error, errors.PayloadTooLarge)
+    assert [each.unwrap().get(timeout=30).text for each in outcomes[:700]] == [str(number) for number in range(700)]
+
+
+def test_a_call_survives_its_killed_worker(redis_url: str, gaia: Gaia, tmp_path: Path, client: redis.Redis) -> None:
+    with cluster.probe_worker(redis_url, log=tmp_path / "first.log") as first:
+        pending = gaia.submit(Die(str(tmp_path / "marker")))
+        until(lambda: first.process.poll() is not None)
+    with cluster.probe_worker(redis_url, log=tmp_path / "second.log"):
+        assert pending.get(timeout=40).text == "survived"
+    assert client.get(f"gaia:lost:{pending.id}") == b"1"
+
+
+def test_a_call_that_keeps_killing_workers_becomes_a_dead_letter(valkey: str, tmp_path: Path) -> None:
+    url = f"{valkey.rpartition('/')[0]}/15"
+    with redis.Redis.from_url(url) as client, Gaia(url) as gaia:
+        client.flushdb()
+        pending = gaia.submit(Hold(str(tmp_path / "s"), str(tmp_path / "r")))
+        client.set(f"gaia:lost:{pending.id}", 3)
+        with cluster.probe_worker(url, log=tmp_path / "worker.log"):
+            with pytest.raises(errors.WorkerLostTooOften):
+                pending.get(timeout=20)
+            assert until(lambda: gaia.dead.show(pending.id)).lost_leases == 3
+        assert not (tmp_path / "s").exists()
+
+
+def test_a_long_call_is_run_once_although_it_outlasts_the_lease(
+    gaia: Gaia, probe_worker: Worker, marks: tuple[str, str]
+) -> None:
+    pending = gaia.submit(Hold(*marks))
+    with pytest.raises(errors.NotReady):
+        pending.get(timeout=9)
+    Path(marks[1]).touch()
+    assert pending.get(timeout=20).text == "released"
+    assert Path(marks[0]).read_text() == "x"
+
+
+def test_a_stopping_worker_hands_back_what_it_cannot_finish(
+    redis_url: str, gaia: Gaia, client: redis.Redis, tmp_path: Path, marks: tuple[str, str]
+) -> None:
+    with cluster.probe_worker(redis_url, log=tmp_path / "w.log", GAIA_WORKER__GRACE_S="0.5") as worker:
+        pending = gaia.submit(Hold(*marks))
+        until(Path(marks[0]).exists)
+        assert cluster.stop(worker.process) == 0
+    assert client.llen("probe") == 1
+    assert client.hlen("unacked") == client.hlen("gaia:held") == client.zcard("unacked_index") == 0
+    Path(marks[1]).touch()
+    with cluster.probe_worker(redis_url, log=tmp_path / "w2.log"):
+        assert pending.get(timeout=20).text == "released"
+
+
+def test_the_message_is_one_that_stock_celery_reads(gaia: Gaia, client: redis.Redis, redis_url: str) -> None:
+    gaia.submit(Echo("for anybody"), priority=4)
+    message = json.loads(client.lindex(keys.queue_list("probe", 4), 0))
+    with Celery("stock", broker=redis_url, set_as_current=False) as stock, stock.connection_for_read() as connection:
+        with connection.SimpleQueue("probe") as queue:
+            found = queue.get(timeout=10)
+            found.ack()
+    assert found.headers["task"] == "probe.echo"
+    assert found.payload[:2] == [[], {"text": "for anybody"}]
+    assert message["properties"]["correlation_id"] == found.headers["id"]
