@@ -10,7 +10,9 @@ import redis
 from gaia import Gaia
 from tests.support import cluster
 
-_databases = itertools.cycle(range(16))
+# A module's database must outlive what its tests take for themselves.
+_of_modules = itertools.cycle(range(8))
+_of_tests = itertools.cycle(range(8, 16))
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +25,17 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def redis_url(valkey: str) -> str:
     """An empty database of that server, for one test module."""
-    url = f"{valkey.rpartition('/')[0]}/{next(_databases)}"
+    return _empty_database(valkey, next(_of_modules))
+
+
+@pytest.fixture
+def fresh_url(valkey: str) -> str:
+    """An empty database of that server, for one test."""
+    return _empty_database(valkey, next(_of_tests))
+
+
+def _empty_database(server: str, number: int) -> str:
+    url = f"{server.rpartition('/')[0]}/{number}"
     with redis.Redis.from_url(url) as client:
         client.flushdb()
     return url

@@ -1,6 +1,5 @@
 """Delay, pause, dead letters, lost workers, bulk: what happens to a call besides being performed."""
 
-import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,7 +14,7 @@ from gaia.store import keys
 from gaia.store.scripts import script
 from tests.support import cluster
 from tests.support.cluster import Worker
-from tests.support.probe import Append, Die, Echo, Fail, Hold, Snooze
+from tests.support.probe import Append, Echo, Fail, Hold, Snooze
 from tests.support.waiting import until
 
 
@@ -130,28 +129,6 @@ def test_submit_many_answers_item_by_item(gaia: Gaia, probe_worker: Worker) -> N
     assert [each.unwrap().get(timeout=30).text for each in outcomes[:700]] == [str(number) for number in range(700)]
 
 
-def test_a_call_survives_its_killed_worker(redis_url: str, gaia: Gaia, tmp_path: Path, client: redis.Redis) -> None:
-    with cluster.probe_worker(redis_url, log=tmp_path / "first.log") as first:
-        pending = gaia.submit(Die(str(tmp_path / "marker")))
-        until(lambda: first.process.poll() is not None)
-    with cluster.probe_worker(redis_url, log=tmp_path / "second.log"):
-        assert pending.get(timeout=40).text == "survived"
-    assert client.get(f"gaia:lost:{pending.id}") == b"1"
-
-
-def test_a_call_that_keeps_killing_workers_becomes_a_dead_letter(valkey: str, tmp_path: Path) -> None:
-    url = f"{valkey.rpartition('/')[0]}/15"
-    with redis.Redis.from_url(url) as client, Gaia(url) as gaia:
-        client.flushdb()
-        pending = gaia.submit(Hold(str(tmp_path / "s"), str(tmp_path / "r")))
-        client.set(f"gaia:lost:{pending.id}", 3)
-        with cluster.probe_worker(url, log=tmp_path / "worker.log"):
-            with pytest.raises(errors.WorkerLostTooOften):
-                pending.get(timeout=20)
-            assert until(lambda: gaia.dead.show(pending.id)).lost_leases == 3
-        assert not (tmp_path / "s").exists()
-
-
 def test_a_long_call_is_run_once_although_it_outlasts_the_lease(
     gaia: Gaia, probe_worker: Worker, marks: tuple[str, str]
 ) -> None:
@@ -161,29 +138,3 @@ def test_a_long_call_is_run_once_although_it_outlasts_the_lease(
     Path(marks[1]).touch()
     assert pending.get(timeout=20).text == "released"
     assert Path(marks[0]).read_text() == "x"
-
-
-def test_a_stopping_worker_hands_back_what_it_cannot_finish(
-    redis_url: str, gaia: Gaia, client: redis.Redis, tmp_path: Path, marks: tuple[str, str]
-) -> None:
-    with cluster.probe_worker(redis_url, log=tmp_path / "w.log", GAIA_WORKER__GRACE_S="0.5") as worker:
-        pending = gaia.submit(Hold(*marks))
-        until(Path(marks[0]).exists)
-        assert cluster.stop(worker.process) == 0
-    assert client.llen("probe") == 1
-    assert client.hlen("unacked") == client.hlen("gaia:held") == client.zcard("unacked_index") == 0
-    Path(marks[1]).touch()
-    with cluster.probe_worker(redis_url, log=tmp_path / "w2.log"):
-        assert pending.get(timeout=20).text == "released"
-
-
-def test_the_message_is_one_that_stock_celery_reads(gaia: Gaia, client: redis.Redis, redis_url: str) -> None:
-    gaia.submit(Echo("for anybody"), priority=4)
-    message = json.loads(client.lindex(keys.queue_list("probe", 4), 0))
-    with Celery("stock", broker=redis_url, set_as_current=False) as stock, stock.connection_for_read() as connection:
-        with connection.SimpleQueue("probe") as queue:
-            found = queue.get(timeout=10)
-            found.ack()
-    assert found.headers["task"] == "probe.echo"
-    assert found.payload[:2] == [[], {"text": "for anybody"}]
-    assert message["properties"]["correlation_id"] == found.headers["id"]

@@ -1,0 +1,61 @@
+"""Workers that are killed or stopped under their calls; each test has a database and workers of its own."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from celery import Celery
+
+from gaia import Gaia, errors
+from gaia.store import keys
+from tests.support import cluster
+from tests.support.probe import Die, Echo, Hold
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def gaia(fresh_url: str) -> Iterator[Gaia]:
+    with Gaia(fresh_url) as found:
+        yield found
+
+
+@pytest.fixture
+def client(fresh_url: str) -> Iterator["redis.Redis"]:
+    with redis.Redis.from_url(fresh_url) as found:
+        yield found
+
+
+def test_a_call_survives_its_killed_worker(fresh_url: str, gaia: Gaia, tmp_path: Path, client: redis.Redis) -> None:
+    with cluster.probe_worker(fresh_url, log=tmp_path / "first.log") as first:
+        pending = gaia.submit(Die(str(tmp_path / "marker")))
+        until(lambda: first.process.poll() is not None)
+    with cluster.probe_worker(fresh_url, log=tmp_path / "second.log"):
+        assert pending.get(timeout=40).text == "survived"
+    assert client.get(f"gaia:lost:{pending.id}") == b"1"
+
+
+def test_a_call_that_lost_too_many_workers_becomes_a_dead_letter(
+    fresh_url: str, gaia: Gaia, client: redis.Redis, tmp_path: Path, marks: tuple[str, str]
+) -> None:
+    pending = gaia.submit(Hold(*marks))
+    client.set(f"gaia:lost:{pending.id}", 3)
+    with cluster.probe_worker(fresh_url, log=tmp_path / "worker.log"):
+        with pytest.raises(errors.WorkerLostTooOften):
+            pending.get(timeout=20)
+        letter = until(lambda: gaia.dead.show(pending.id))
+    assert letter.lost_leases == 3
+    assert not Path(marks[0]).exists()
+
+
+def test_the_message_is_one_that_stock_celery_reads(gaia: Gaia, client: redis.Redis, fresh_url: str) -> None:
+    gaia.submit(Echo("for anybody"), priority=4)
+    message = json.loads(client.lindex(keys.queue_list("probe", 4), 0))
+    stock = Celery("stock", broker=fresh_url, set_as_current=False)
+    with stock, stock.connection_for_read() as connection, connection.SimpleQueue("probe") as queue:
+        found = queue.get(timeout=10)
+        found.ack()
+    assert found.headers["task"] == "probe.echo"
+    assert found.payload[:2] == [[], {"text": "for anybody"}]
+    assert message["properties"]["correlation_id"] == found.headers["id"]
