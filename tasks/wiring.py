@@ -164,6 +164,7 @@ def _operation(name: str, handler: Handler, surroundings: Surroundings) -> "Task
             "Request": "tasks.runtime.request:RedactedRequest",
             "typing": False,
             "throws": (GaiaError,),
+            "resultrepr_maxsize": 160,
             "max_retries": None,
             "__doc__": handler.perform.__doc__,
             "__module__": __name__,

@@ -68,7 +68,10 @@ CONTENDERS: Final = (
         environ={"BENCH_STREAM": "1"},
     ),
     Contender(
-        "arq", "with_arq", ("-m", "arq", "with_arq.WorkerSettings", "--custom-log-dict", "with_arq.QUIET"), venv="-redis5"
+        "arq",
+        "with_arq",
+        ("-m", "arq", "with_arq.WorkerSettings", "--custom-log-dict", "with_arq.QUIET"),
+        venv="-redis5",
     ),
     Contender("SAQ", "with_saq", ("-m", "saq", "with_saq.settings"), venv="-redis5"),
 )

@@ -1,6 +1,9 @@
 """What a run stands on: the peers' virtual environments, and a Redis server that keeps nothing on disk."""
 
 import hashlib
+import json
+import os
+import platform
 import subprocess
 import sys
 import time
@@ -30,6 +33,35 @@ def venvs() -> None:
         pip = [home / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "-q"]
         subprocess.run([*pip, "--require-hashes", "-r", lock], check=True)
         stamp.write_text(digest)
+
+
+def machine() -> dict[str, str]:
+    """Say where the figures were taken."""
+    described = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    models = [each.partition(":")[2].strip() for each in described.splitlines() if each.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.machine(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "load": " ".join(f"{each:.1f}" for each in os.getloadavg()),
+        "python": platform.python_version(),
+        "server": str(find_binary()),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Give the version of each contender."""
+    script = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+    found: dict[str, str] = {}
+    for home, names in (
+        (".venv-bench-redis5", ("arq", "saq")),
+        (".venv-bench", ("dramatiq", "huey", "taskiq", "taskiq-redis")),
+        ("", ("celery", "kombu", "redis")),
+    ):
+        python = str(ROOT / home / "bin" / "python") if home else sys.executable
+        done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True)
+        installed = {name.lower(): version for name, version in json.loads(done.stdout).items()}
+        found |= {name: installed[name] for name in names}
+    return found
 
 
 @contextmanager

@@ -23,6 +23,9 @@ IDLE_S: Final = 10.0
 COUNTER: Final = "bench:counter"
 
 
+Figures = dict[str, float]
+
+
 class Failed(Exception):
     """A contender did not do what was asked of it; the text says what, and where its log lies."""
 
@@ -59,7 +62,12 @@ class Bench:
         start = f"import {contender.script} as peer; peer.main()"  # by name: tasks of __main__ are no worker's
         argv = [contender.python(ROOT), "-c", start, task, str(times)]
         done = subprocess.run(
-            argv, cwd=PEERS, env={**self._environ(contender, row), "BENCH_PRODUCES": "1"}, capture_output=True, text=True, check=False
+            argv,
+            cwd=PEERS,
+            env={**self._environ(contender, row), "BENCH_PRODUCES": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise Failed(f"the producer of {contender.name} failed:\n{done.stderr[-2000:]}")
@@ -108,7 +116,7 @@ class Bench:
 
     # --- rows
 
-    def throughput(self, contender: Contender, row: str, times: int, warm_up: int) -> dict[str, float]:
+    def throughput(self, contender: Contender, row: str, times: int, warm_up: int) -> Figures:
         """Work off a full queue; give tasks per second and CPU microseconds a task."""
         total = times + warm_up
         self.fill(contender, row, total)
@@ -134,7 +142,14 @@ class Bench:
             if stored < total:
                 raise Failed(f"{contender.name}: {stored} results of {total} tasks")
 
-    def latency(self, contender: Contender, samples: int) -> dict[str, float]:
+    def submitting(self, contender: Contender, task: str, times: int) -> Figures:
+        """Submit to a queue that nobody works on; give submits per second and the producer's CPU microseconds each."""
+        with self.client as client:
+            client.flushall()
+        found = self.submit(contender, "empty", task, times)
+        return {"per_s": found["n"] / found["wall_s"], "cpu_us": found["cpu_s"] / found["n"] * 1e6}
+
+    def latency(self, contender: Contender, samples: int) -> Figures:
         """Submit one by one to an idle worker; give the milliseconds from submit to start."""
         warm_up = 20
         with self.client as client:
@@ -144,7 +159,7 @@ class Bench:
             delays = sorted(worker.marks(1)[0]["delays"])
         return {"p50_ms": delays[len(delays) // 2] * 1e3, "p99_ms": delays[int(len(delays) * 0.99)] * 1e3}
 
-    def idle(self, contender: Contender) -> dict[str, float]:
+    def idle(self, contender: Contender) -> Figures:
         """Leave a worker alone; give its CPU as a share of a core."""
         with self.client as client:
             client.flushall()
@@ -156,7 +171,7 @@ class Bench:
             time.sleep(IDLE_S)
             return {"percent": (worker.cpu_s() - before) / (time.monotonic() - started) * 100}
 
-    def recovery(self, contender: Contender) -> dict[str, float]:
+    def recovery(self, contender: Contender) -> Figures:
         """Kill the worker that runs a call; give the seconds until another one runs it."""
         with self.client as client:
             client.flushall()

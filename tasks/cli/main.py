@@ -15,6 +15,9 @@ COMMANDS: Final = {
     "env": "Print the shell line that points producers at the running cluster.",
     "demo": "Run a cluster and a small real workload, and show what came back.",
     "worker": "Run one worker process for the named queues.",
+    "queues": "Show how much waits; pause and resume.",
+    "dead": "Look at dead letters; replay or drop them.",
+    "settings": "List every setting.",
     "flower": "Show workers and tasks on a web page.",
     "chromium": "Find Chromium, or install it.",
 }

@@ -59,3 +59,17 @@ def test_the_message_is_one_that_stock_celery_reads(gaia: Gaia, client: redis.Re
     assert found.headers["task"] == "probe.echo"
     assert found.payload[:2] == [[], {"text": "for anybody"}]
     assert message["properties"]["correlation_id"] == found.headers["id"]
+
+
+def test_a_stopping_worker_hands_back_what_it_cannot_finish(
+    fresh_url: str, gaia: Gaia, client: redis.Redis, tmp_path: Path, marks: tuple[str, str]
+) -> None:
+    with cluster.probe_worker(fresh_url, log=tmp_path / "first.log", GAIA_WORKER__GRACE_S="0.5") as worker:
+        pending = gaia.submit(Hold(*marks))
+        until(Path(marks[0]).exists)
+        assert cluster.stop(worker.process) == 0
+    assert client.llen("probe") == 1
+    assert client.hlen("unacked") == client.hlen("gaia:held") == client.zcard("unacked_index") == 0
+    Path(marks[1]).touch()
+    with cluster.probe_worker(fresh_url, log=tmp_path / "second.log"):
+        assert pending.get(timeout=20).text == "released"

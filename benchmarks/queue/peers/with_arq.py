@@ -39,6 +39,7 @@ class WorkerSettings:
 
 QUIET = {"version": 1}
 
+
 def main() -> None:
     """Produce."""
     pool: list[Any] = []

@@ -29,8 +29,10 @@ async def late(_: Any, *, sent: float) -> None:
 
 settings = {"queue": queue, "functions": [empty, incr, late]}
 
+
 def main() -> None:
     """Produce."""
+
     async def send(task: str, *arguments: Any) -> None:
         """Enqueue."""
         await queue.enqueue(task, ttl=TTL_S, **dict(zip(("sent",), arguments, strict=False)))

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Literal
 
 from gaia.contracts.base import Call, Result, contract, secret
-from gaia.contracts.files import check_path
 
 Reason = Literal["exited", "signal", "timeout", "memory", "output", "cancelled", "worker_stopped"]
 """Why a program ended: by itself, by a foreign signal, or stopped by Gaia for the limit named."""
@@ -76,8 +75,6 @@ class Run(Call[Exited], operation="process.run"):
         for name, value in self.env.items():
             sound = bool(name) and "=" not in name and "\0" not in name and "\0" not in value
             self.require("env", f"{name!r} is no variable", holds=sound)
-        if self.cwd is not None:
-            check_path(self, "cwd")
         self.require_between("timeout_s", 0.001, 86_400)
         for name in ("memory_bytes", "output_bytes"):
             limit = getattr(self.limits, name)
