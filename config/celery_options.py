@@ -8,7 +8,7 @@ from gaia.contracts.base import CALLS
 from gaia.store.connection import CONNECT_TIMEOUT_S
 
 VISIBILITY_TIMEOUT_S: Final = 3600
-"""A message held longer is given to another worker, so it is above every deadline (`Worker.deadline_s`)."""
+"""For what stock workers on the same queues hold. Our own messages are leased, see `tasks.broker.channel`."""
 
 
 def celery_options(settings: Settings) -> dict[str, Any]:
@@ -46,6 +46,6 @@ def celery_options(settings: Settings) -> dict[str, Any]:
         "worker_redirect_stdouts": False,
         "worker_consumer": "tasks.runtime.consumer:Consumer",
         "worker_pool": "threads",
-        # Mingle and gossip serve clocks and revokes that Gaia keeps in Redis; cancellation does not pass through here.
+        # `celery inspect` and Flower ask through it.
         "worker_enable_remote_control": True,
     }

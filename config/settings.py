@@ -166,8 +166,8 @@ class Worker(Section):
     """Calls at once. By default 10 for api, files and network, 8 for process, 4 for browser."""
     grace_s: float = Field(default=20.0, ge=0, le=3600)
     """How long a stopping worker lets running calls end before it hands them back."""
-    deadline_s: float = Field(default=900.0, gt=0, le=3000)
-    """The deadline of a call that brings none. Below the visibility timeout of the queue, an hour."""
+    deadline_s: float = Field(default=900.0, gt=0, le=86_400)
+    """The deadline of a call that brings none, as those of stock Celery producers do."""
     delivery_cap: int = Field(default=3, ge=1, le=100)
     """Workers that may be lost over a call before it becomes a dead letter."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -11,8 +11,8 @@ from config.settings import PREFIX, Section, Settings
 
 HEADER = """# Settings
 
-Environment variables, read once when a process starts. A variable that begins with `GAIA_` and is none of these stops the
-boot, as does a value that does not fit; the message names it. Lists and objects are JSON.
+Environment variables, read once when a process starts. A variable that begins with `GAIA_` and is none of these stops
+the boot, as does a value that does not fit; the message names it. Lists and objects are JSON.
 
 This page is made by `gaia settings --markdown`.
 
