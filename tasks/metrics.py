@@ -1,6 +1,7 @@
 """The registry: every metric of a worker is declared here, once."""
 
-from typing import Final
+from functools import cache
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -26,3 +27,19 @@ WAIT_SECONDS: Final = Histogram(
     buckets=WAIT_BUCKETS,
     registry=REGISTRY,
 )
+
+
+class Meters(NamedTuple):
+    """The metrics of one operation, looked up once: a look-up by label costs more than the count."""
+
+    running: Gauge
+    run_seconds: Histogram
+    wait_seconds: Histogram
+    ended: dict[str, Counter]
+
+
+@cache
+def meters(operation: str) -> Meters:
+    """Give the metrics of an operation."""
+    ended = {outcome: OPERATIONS.labels(operation, outcome) for outcome in OUTCOMES}
+    return Meters(RUNNING.labels(operation), RUN_SECONDS.labels(operation), WAIT_SECONDS.labels(operation), ended)

@@ -192,9 +192,18 @@ class Run:
         self.lost_leases = int(properties.get("gaia_lost", 0))
         self.marked = bool(properties.get("gaia_cancelled"))
         self.fetched_at: float | None = properties.get("gaia_at")
-        self.scrub = Scrubber(redaction.secrets_of(handler.contract, fields))
+        self.meters = metrics.meters(self.operation)
         self.call: Call[Any] | None = None
         self.scope: Scope | None = None
+
+    @functools.cached_property
+    def scrub(self) -> Scrubber:
+        """Strikes this call's secrets; made only when there is a text to strike them from."""
+        return Scrubber(redaction.secrets_of(self.handler.contract, self.fields))
+
+    def struck(self, text: str) -> str:
+        """Give a text without this call's secrets."""
+        return self.scrub(text)
 
     def outcome(self, args: tuple[object, ...]) -> Reply:
         """Perform the call; give its reply or raise what Celery is to make of it."""
@@ -219,8 +228,8 @@ class Run:
         else:
             return reply
         finally:
-            metrics.OPERATIONS.labels(self.operation, ended).inc()
-            metrics.RUN_SECONDS.labels(self.operation).observe(self.around.clock.monotonic() - started)
+            self.meters.ended[ended].inc()
+            self.meters.run_seconds.observe(self.around.clock.monotonic() - started)
 
     def _guarded(self, args: tuple[object, ...]) -> Reply:
         """Perform the call; let no foreign error and no secret out."""
@@ -272,7 +281,7 @@ class Run:
         now = clock.wall()
         published_at, deadline = wire.times(given)
         if published_at is not None:
-            metrics.WAIT_SECONDS.labels(self.operation).observe(max(0.0, now - published_at))
+            self.meters.wait_seconds.observe(max(0.0, now - published_at))
         deadline = now + self.around.deadline_s if deadline is None else deadline
         if deadline <= now:
             raise DeadlineExceeded(self.operation, round(now - deadline, 3))

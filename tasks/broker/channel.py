@@ -16,7 +16,8 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, Final
@@ -112,6 +113,8 @@ class Channel(kombu_redis.Channel):
         self._sent_fence = ""
         self._undelivered: deque[tuple[str, dict[str, Any]]] = deque()
         self._scripts: dict[str, Any] = {}
+        self._shared: Any = None
+        self._shared_of: Any = None
         self._turn_sha: str | None = None
 
     # --- what the poller asks
@@ -188,7 +191,8 @@ class Channel(kombu_redis.Channel):
         if self._closing or not self.qos.can_consume():
             return 0
         estimate = self.qos.can_consume_max_estimate()
-        return MOST_PER_TURN if estimate is None else min(estimate, MOST_PER_TURN)
+        room = MOST_PER_TURN if estimate is None else min(estimate, MOST_PER_TURN)
+        return min(room, self.holder.room())
 
     def _send_turn(self, connection: Any) -> None:
         self._sent, self._sent_fence = self.holder.take_commits(), self.holder.fence()
@@ -333,6 +337,17 @@ class Channel(kombu_redis.Channel):
         self.client.connection.read_response(push_request=True)
         self._empty = False
         self._settle()
+
+    # --- connections
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """Give a client of the pool; one serves all commands, since making one costs as much as a round trip."""
+        if client is None:
+            if self._shared_of is not self.pool:
+                self._shared, self._shared_of = self._create_client(), self.pool
+            client = self._shared
+        yield client
 
     # --- leases
 

@@ -13,6 +13,7 @@ commits are refused: somebody else holds the message by then.
 import json
 import logging
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.exceptions import RedisError
+
+SHORT_S: Final = 0.05
+"""Calls that run for less are fetched ahead: the next one is at hand when a slot falls free."""
+
+SMOOTHING: Final = 0.05
+"""Weight of the latest call in the moving average."""
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +36,7 @@ class Lease:
     """A held message. `until` is monotonic time: past it the lease is not renewed, since the call is overdue."""
 
     fence: str
+    since: float
     until: float
     message: Mapping[str, Any]
 
@@ -65,8 +73,22 @@ class Holder:
         self._commits: list[Commit] = []
         self._renewing: threading.Thread | None = None
         self._renew: Callable[[list[tuple[str, str]]], Iterable[str]] | None = None
+        self._held_s = 2 * SHORT_S
+        self.slots: int | None = None
+        """How many calls run at once, if it is known; beyond that, only short ones are fetched ahead."""
         self.stopping = False
         """Set when the worker ends: what is still held then is given back, not kept for another connection."""
+
+    def room(self) -> int:
+        """Give how many more messages may be fetched: one for each free slot, and as many again while calls are short.
+
+        With every slot and the same again taken, a call is held for twice as long as it runs.
+        """
+        if self.slots is None:
+            return sys.maxsize
+        with self._lock:
+            most = 2 * self.slots if self._held_s < 2 * SHORT_S else self.slots
+            return max(0, most - len(self._leases))
 
     def fence(self) -> str:
         """Give a new fence for the messages of one turn."""
@@ -77,7 +99,7 @@ class Holder:
     def fetched(self, tag: str, fence: str, until: float, message: Mapping[str, Any]) -> None:
         """Take a message into the table."""
         with self._lock:
-            self._leases[tag] = Lease(fence, until, message)
+            self._leases[tag] = Lease(fence, time.monotonic(), until, message)
 
     def holds(self, tag: str) -> bool:
         """Say whether a message is held and not ended."""
@@ -126,6 +148,7 @@ class Holder:
             action = self._actions.pop(tag, ("", "", ""))
             if lease is not None:
                 self._commits.append(Commit(tag, lease.fence, *result, *action))
+                self._held_s += SMOOTHING * (time.monotonic() - lease.since - self._held_s)
 
     def drop(self, tags: Iterable[str]) -> list[tuple[str, str]]:
         """Forget messages that are given back; give their tags and fences."""
@@ -199,17 +222,29 @@ def _with_retries(message: Mapping[str, Any], retries: int) -> str:
 
 _holders: dict[str, Holder] = {}
 _lock = threading.Lock()
+_slots: int | None = None
 
 
 def holder(broker: str) -> Holder:
     """Give the holder of a broker, one a process."""
     with _lock:
-        return _holders.setdefault(broker, Holder())
+        found = _holders.setdefault(broker, Holder())
+        found.slots = _slots
+        return found
 
 
 def holding(tag: str) -> Holder | None:
     """Give whoever in this process holds a message."""
     return next((each for each in list(_holders.values()) if each.holds(tag)), None)
+
+
+def limit(slots: int) -> None:
+    """Tell every holder of this process, also those to come, how many calls run at once."""
+    global _slots  # noqa: PLW0603 - one number a process, set once before its first connection
+    with _lock:
+        _slots = slots
+        for each in _holders.values():
+            each.slots = slots
 
 
 def stopping() -> None:

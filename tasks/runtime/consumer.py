@@ -5,7 +5,7 @@ Celery logs such messages whole, secrets included, and some of them end its loop
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from celery.exceptions import InvalidTaskError
 from celery.worker import consumer as celery_consumer
@@ -13,11 +13,40 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 
 from gaia.errors import GaiaError, InvalidCall, UnknownOperation
 
+EVENTS_EVERY_S: Final = 0.1
+EVENTS_MOST: Final = 1000
+"""Events in one message; more are sent at once."""
+
 log = logging.getLogger(__name__)
 
 
 class Consumer(celery_consumer.Consumer):
     """The consumer of a Gaia worker."""
+
+    _flush_planned = False
+
+    def on_send_event_buffered(self) -> None:
+        """Plan to send the events that have gathered; Celery would send them in every turn of the loop.
+
+        Called by the pool's threads, too, so the loop itself sets the timer.
+        """
+        if self.hub and not self._flush_planned:
+            self._flush_planned = True
+            self.hub.call_soon(self.hub.call_later, EVENTS_EVERY_S, self._flush_gathered)
+
+    def _flush_gathered(self) -> None:
+        self._flush_planned = False
+        if self.event_dispatcher is not None:
+            self.event_dispatcher.buffer_limit = EVENTS_MOST
+            self._flush_events()
+
+    def shutdown(self) -> None:
+        """Send the last events, then end."""
+        try:
+            self._flush_gathered()
+        except self.connection_errors:
+            log.warning("the last events could not be sent")
+        super().shutdown()
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """Give Celery's handler, wrapped so that a misshapen message cannot end the loop."""

@@ -2,13 +2,13 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
-from gaia.redaction import Scrubber, scrub
+from gaia.redaction import scrub
 
 FORMAT: Final = "%(asctime)s %(levelname)-7s %(name)s %(call)s%(message)s"
 
@@ -19,14 +19,14 @@ class CallContext:
 
     operation: str
     id: str
-    scrub: Scrubber
+    scrub: Callable[[str], str]
 
 
 _current: ContextVar[CallContext | None] = ContextVar("gaia_call", default=None)
 
 
 @contextmanager
-def working_on(operation: str, call_id: str, scrubber: Scrubber) -> Iterator[None]:
+def working_on(operation: str, call_id: str, scrubber: Callable[[str], str]) -> Iterator[None]:
     """Name the call in every line that this thread logs inside the block, and strike its secrets."""
     token = _current.set(CallContext(operation, call_id, scrubber))
     try:

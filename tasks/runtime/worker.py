@@ -10,7 +10,10 @@ from celery import Celery
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.platforms import SecurityWarning
 
+from tasks.broker import holder
+
 CONCURRENCY: Final = {"process": 8, "browser": 4}
+UNHURRIED: Final = frozenset({"browser", "process"})
 DEFAULT_CONCURRENCY: Final = 10
 """Threads of a worker whose queues have no number above; of several queues the largest counts."""
 
@@ -31,6 +34,10 @@ def run(app: Celery, queues: Sequence[str], *, calls_at_once: int, name: str, lo
     # Celery warns of root whatever it may be sent; here it is JSON alone. What pages and programs may do as root is
     # bounded where they are started.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    # A call of a browser or a program is long: it waits on the queue, where another worker may take it.
+    ahead = not UNHURRIED & set(queues)
+    app.conf.worker_prefetch_multiplier = 2 if ahead else 1
+    holder.limit(calls_at_once)
     worker = app.Worker(
         quiet=True,
         hostname=name,

@@ -32,6 +32,11 @@ class Echo(Call[Seen], operation="probe.echo"):
 
 
 @contract
+class Nothing(Call[Seen], operation="probe.nothing_at_all"):
+    """Do nothing: what is left is what stands around a call."""
+
+
+@contract
 class Fail(Call[Seen], operation="probe.fail"):
     """Fail with a foreign error that holds the secret."""
 
@@ -82,6 +87,11 @@ class Die(Call[Seen], operation="probe.die"):
 def echo(call: Echo, scope: Scope) -> Seen:
     scope.progress(1, 2, "half")
     return Seen(call.text, scope.attempts, call.body)
+
+
+@handles(Nothing)
+def nothing(call: Nothing, scope: Scope) -> Seen:
+    return Seen("")
 
 
 @handles(Fail)
