@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from celery import Celery, Task
@@ -26,6 +27,7 @@ from gaia.contracts.base import Call
 from gaia.errors import (
     Cancelled,
     DeadlineExceeded,
+    Expired,
     GaiaError,
     InternalError,
     InvalidCall,
@@ -263,6 +265,7 @@ class Run:
         given = getattr(self.task.request, wire.HEADER, None)
         self.scope = scope = self._scope(given, cancelled)
         envelope = wire.Envelope.read(self.operation, given)
+        self._refuse_what_expired()
         self._refuse_what_keeps_killing()
         self._skip_what_is_done(envelope)
         scope.check()
@@ -294,6 +297,14 @@ class Run:
             clock=clock,
             attempts=int(self.task.request.retries or 0) + 1,
         )
+
+    def _refuse_what_expired(self) -> None:
+        """Drop a call that expired while it was held: Celery looks at that when it is fetched, not when it starts."""
+        expires = self.task.request.expires
+        if isinstance(expires, str):
+            moment = datetime.fromisoformat(expires)
+            if (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() <= self.around.clock.wall():
+                raise Expired(self.id)
 
     def _refuse_what_keeps_killing(self) -> None:
         """Make a dead letter of a call that lost its worker too often: it may be what kills them."""
