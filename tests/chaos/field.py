@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -60,9 +60,14 @@ class Account:
         return asdict(self)
 
 
-def plain_call(number: int) -> tuple[Call[Any], int]:
-    """Give a call of 0 to 8 ms."""
+def short_call(number: int) -> tuple[Call[Any], int]:
+    """Give a call of 0 to 8 ms, for a queue that is full from the start."""
     return Mark(number, run_s=(number % 5) * 0.002), 0
+
+
+def steady_call(number: int) -> tuple[Call[Any], int]:
+    """Give a call of 0 to 80 ms: a hundred a second keep two workers half busy."""
+    return Mark(number, run_s=(number % 5) * 0.02), 0
 
 
 class Field:
@@ -111,16 +116,15 @@ class Field:
 
     # --- load
 
-    def preload(self, count: int, make: MakeCall = plain_call) -> None:
+    def preload(self, count: int, make: MakeCall = short_call) -> None:
         """Queue that many at once."""
         with Gaia(self.server.url) as gaia:
-            for numbers in itertools.batched(range(count), 500) if hasattr(itertools, "batched") else _batched(count):
-                mine = [next(self._numbers) for _ in numbers]
-                outcomes = gaia.submit_many([make(each)[0] for each in mine])
-                for number, outcome in zip(mine, outcomes, strict=True):
-                    self._enter(number, outcome.result.id if outcome.result else None)
+            numbers = [next(self._numbers) for _ in range(count)]
+            outcomes = gaia.submit_many([make(each)[0] for each in numbers])
+            for number, outcome in zip(numbers, outcomes, strict=True):
+                self._enter(number, outcome.result.id if outcome.result else None)
 
-    def produce(self, count: int, rate_per_s: float, *, url: str | None = None, make: MakeCall = plain_call) -> None:
+    def produce(self, count: int, rate_per_s: float, *, url: str | None = None, make: MakeCall = steady_call) -> None:
         """Queue that many in the background, evenly."""
         arguments = (count, rate_per_s, url or self.server.url, make)
         thread = threading.Thread(target=self._produce, args=arguments, name="producer", daemon=True)
@@ -220,10 +224,6 @@ class Field:
     def _count_dead(self, numbers: Sequence[int]) -> int:
         client = self.server.client
         return sum(bool(client.exists(keys.dead_letter(self._submitted[number][0]))) for number in numbers)
-
-
-def _batched(count: int) -> Iterator[range]:
-    return (range(start, min(start + 500, count)) for start in range(0, count, 500))
 
 
 def held(client: "redis.Redis") -> int:

@@ -92,12 +92,12 @@ def test_flower_pages_show_the_worker_and_a_task(redis_url: str, worker: cluster
 
         def shown(page: str, word: str) -> bytes | None:
             call = Capture(
-                url=f"http://127.0.0.1:{port}/{page}", formats=("png", "text"), timeout_s=5, wait_for="tbody td a"
+                url=f"http://127.0.0.1:{port}/{page}", formats=("png", "html"), timeout_s=5, wait_for="tbody td a"
             )
             # The rows come after the page: without any, its table stays empty and the wait ends.
             with suppress(TimedOut):
                 found = browser.capture(call, Scope.lasting(60))
-                return found.png if found.text and word in found.text else None
+                return found.png if found.html and word in found.html else None
             return None
 
         workers = until(lambda: shown("workers", "network-"), 60, what="the worker on Flower's page")
