@@ -87,7 +87,9 @@ RootName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, str_min_length=1
+    )
 
 
 class Egress(Section):
@@ -107,6 +109,7 @@ class Api(Section):
     connect_timeout_s: float = Field(default=5.0, gt=0, le=60)
     """A dial that takes longer is a failed one; the rest of `timeout_s` is for the answer."""
     user_agent: str = "gaia/0.1"
+    """What requests say they come from, unless a call says otherwise."""
     ca_file: FilePath | None = None
     """Authorities in PEM that server certificates are checked against. Those of the certifi package by default."""
 
@@ -171,6 +174,7 @@ class Worker(Section):
     delivery_cap: int = Field(default=3, ge=1, le=100)
     """Workers that may be lost over a call before it becomes a dead letter."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least severe lines that are logged."""
     port: int | None = Field(default=None, ge=0, le=65535)
     """Reserved for the worker's own metrics and health over TCP."""
 
@@ -179,7 +183,9 @@ class Flower(Section):
     """The web page that shows workers and tasks."""
 
     host: str = "127.0.0.1"
+    """The address to listen on."""
     port: int = Field(default=5555, ge=0, le=65535)
+    """The port to listen on; 0 takes any free one."""
     basic_auth: SecretStr | None = None
     """`user:password`. Needed to listen anywhere but on loopback."""
     read_only: bool = True
@@ -208,7 +214,6 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
-        env_ignore_empty=True,  # as in the client, and as Compose passes what is not set
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
@@ -298,7 +303,7 @@ def _unparsable(environ: Mapping[str, str]) -> dict[str, str]:
     for name, value in environ.items():
         field = _fields().get(name.upper())
         example = field.examples[0] if field is not None and field.examples else None
-        if value and (example is not None or name.upper() in sections):
+        if example is not None or name.upper() in sections:
             try:
                 json.loads(value)
             except (ValueError, RecursionError):

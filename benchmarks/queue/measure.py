@@ -6,14 +6,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 import redis
-
 from contenders import PEERS, THREADS, Contender
 from environment import ROOT
 
@@ -26,7 +25,7 @@ COUNTER: Final = "bench:counter"
 Figures = dict[str, float]
 
 
-class Failed(Exception):
+class MeasurementError(Exception):
     """A contender did not do what was asked of it; the text says what, and where its log lies."""
 
 
@@ -70,7 +69,7 @@ class Bench:
             check=False,
         )
         if done.returncode:
-            raise Failed(f"the producer of {contender.name} failed:\n{done.stderr[-2000:]}")
+            raise MeasurementError(f"the producer of {contender.name} failed:\n{done.stderr[-2000:]}")
         found: dict[str, float] = json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else {}
         return found
 
@@ -136,11 +135,11 @@ class Bench:
     def _check(self, client: "redis.Redis", contender: Contender, row: str, total: int) -> None:
         """After the worker's graceful end: each task ran once, each result is there."""
         if row == "incr" and (ran := int(client.get(COUNTER) or 0)) != total:
-            raise Failed(f"{contender.name}: {ran} runs of {total} tasks")
+            raise MeasurementError(f"{contender.name}: {ran} runs of {total} tasks")
         if row == "result":
             stored = max(client.dbsize(), client.hlen("huey.results.bench"))
             if stored < total:
-                raise Failed(f"{contender.name}: {stored} results of {total} tasks")
+                raise MeasurementError(f"{contender.name}: {stored} results of {total} tasks")
 
     def submitting(self, contender: Contender, task: str, times: int) -> Figures:
         """Submit to a queue that nobody works on; give submits per second and the producer's CPU microseconds each."""
@@ -155,8 +154,10 @@ class Bench:
         with self.client as client:
             client.flushall()
         with self.worker(contender, "late", first=warm_up, last=samples + warm_up) as worker:
-            self.submit(contender, "late", "late", samples + warm_up)
-            delays = sorted(worker.marks(1)[0]["delays"])
+            self.submit(contender, "late", "late", 1)
+            worker.marks(1)  # it has started
+            self.submit(contender, "late", "late", samples + warm_up - 1)
+            delays = sorted(worker.marks(2)[1]["delays"])
         return {"p50_ms": delays[len(delays) // 2] * 1e3, "p99_ms": delays[int(len(delays) * 0.99)] * 1e3}
 
     def idle(self, contender: Contender) -> Figures:
@@ -176,9 +177,8 @@ class Bench:
         with self.client as client:
             client.flushall()
         with self.worker(contender, "hold") as doomed, self.worker(contender, "idle", last=2) as heir:
-            self.submit(contender, "idle", "empty", 40)
-            heir.marks(1)
-            # The heir is full of life; let the doomed one take the call: the heir is stopped for a moment.
+            self.submit(contender, "idle", "empty", 100)
+            heir.marks(1)  # it has started, and is stopped for the moment, so that the other one takes the call
             heir.signal(signal.SIGSTOP)
             try:
                 self.submit(contender, "hold", "hold", 1)
@@ -203,7 +203,7 @@ class Worker:
         """Wait for so many lines.
 
         Raises:
-            Failed: if the worker ended or got stuck.
+            MeasurementError: if the worker ended or got stuck.
         """
         ends_at = time.monotonic() + STUCK_S
         while True:
@@ -212,7 +212,7 @@ class Worker:
                 return [json.loads(line) for line in lines]
             if self.process.poll() is not None or time.monotonic() > ends_at:
                 tail = self.log.read_text(errors="replace")[-2000:]
-                raise Failed(f"{len(lines)} marks of {many}, see {self.log}:\n{tail}")
+                raise MeasurementError(f"{len(lines)} marks of {many}, see {self.log}:\n{tail}")
             time.sleep(0.01)
 
     def cpu_s(self) -> float:
@@ -228,14 +228,10 @@ class Worker:
 def _end(process: "subprocess.Popen[bytes]") -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(20)
-    except subprocess.TimeoutExpired:
-        pass
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import environment
 import report
 from contenders import CONTENDERS, Contender
-from measure import Bench, Failed, Figures
+from measure import Bench, Figures, MeasurementError
 
 THROUGHPUT = ("empty", "incr", "result", "events")
 ROWS = (*THROUGHPUT, "submit", "submit_many", "latency", "idle", "recovery")
@@ -33,7 +33,7 @@ def main() -> None:
             print(f"{number:3d}  {row:12} {contender.name} ...", end=" ", flush=True)
             try:
                 found = measure()
-            except Failed as failure:
+            except MeasurementError as failure:
                 failed = True
                 print(f"FAILED: {failure}", flush=True)
                 continue

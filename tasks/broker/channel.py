@@ -11,15 +11,11 @@ The wait takes nothing off a list, so nothing can be lost in it. A server that r
 the last message of a list onto itself, which blocks and changes nothing.
 """
 
-import base64
-import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.resources import files
 from typing import Any, Final
 
 import redis
@@ -29,17 +25,17 @@ from kombu.transport import virtual
 from kombu.utils.json import loads
 from redis.exceptions import NoScriptError, ResponseError
 
-from gaia import wire
 from gaia.store import keys
-from gaia.store.scripts import include
 from tasks.broker.holder import Commit, Holder, holder
+from tasks.broker.reading import due_at, flaw_of, renewed_until
+from tasks.broker.scripts import SCRIPTS, TURN, TURN_SHA
 
 log = logging.getLogger(__name__)
 
 LEASE_S: Final = 6.0
 """A message whose holder did not renew for so long is given to another worker."""
 
-MOST_PER_TURN: Final = 256
+MOST_PERTURN: Final = 256
 """Bounds the time for which one script call keeps others waiting, and Lua's unpack."""
 
 RECHECK_S: Final = 1.0
@@ -47,14 +43,7 @@ RECHECK_S: Final = 1.0
 
 FALLBACK_WAIT_S: Final = 0.05
 
-OVERDUE_S: Final = 60.0
-"""How long past its deadline a running call's lease is still renewed."""
-
 LOST_KEPT_S: Final = 24 * 3600
-
-
-def _source(name: str) -> str:
-    return files("tasks.broker").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
 
 
 class QoS(kombu_redis.QoS):
@@ -95,6 +84,10 @@ class Channel(kombu_redis.Channel):
     """A channel whose messages are leased."""
 
     QoS = QoS
+    # kombu's own, typed: the connection while a reply is due, and since when.
+    _in_poll: Any
+    _brpop_sent_at: Any
+    global_keyprefix: str
 
     def __init__(self, *args: Any, **options: Any) -> None:
         """Open the channel; the fetch connection is opened when something is consumed."""
@@ -191,7 +184,7 @@ class Channel(kombu_redis.Channel):
         if self._closing or not self.qos.can_consume():
             return 0
         estimate = self.qos.can_consume_max_estimate()
-        room = MOST_PER_TURN if estimate is None else min(estimate, MOST_PER_TURN)
+        room = MOST_PERTURN if estimate is None else min(estimate, MOST_PERTURN)
         return min(room, self.holder.room())
 
     def _send_turn(self, connection: Any) -> None:
@@ -200,7 +193,7 @@ class Channel(kombu_redis.Channel):
         arguments: list[Any] = [self._want(), len(self._names), self._sent_fence, len(self._sent)]
         for each in self._sent:
             arguments += each.arguments()
-        script = ("EVAL", _TURN) if self._turn_sha is None else ("EVALSHA", self._turn_sha)
+        script = ("EVAL", TURN) if self._turn_sha is None else ("EVALSHA", self._turn_sha)
         self._state = "turn"
         try:
             connection.send_command(*script, len(names), *names, *arguments, *self._names)
@@ -227,7 +220,7 @@ class Channel(kombu_redis.Channel):
             return
         if self._turn_sha is None:
             # EVAL has put it into the server's cache.
-            self._turn_sha = _TURN_SHA
+            self._turn_sha = TURN_SHA
         self._sent = []
         self._settle()
         refused, next_due_ms, paused, *found = reply
@@ -246,7 +239,7 @@ class Channel(kombu_redis.Channel):
         queue, name = self._names[queue_number], tag.decode()
         try:
             message = loads(item.decode())
-            flaw = _flaw(message)
+            flaw = flaw_of(message)
         except (ValueError, RecursionError):
             message, flaw = None, "it is no JSON"
         if flaw is not None:
@@ -255,14 +248,14 @@ class Channel(kombu_redis.Channel):
             self.holder.bury(name, f"no message: {flaw}", "")
             self.holder.end(name)
             return
-        self.holder.fetched(name, self._sent_fence, _renewed_until(message), message)
-        headers, due_at = message["headers"], _due_at(message["headers"])
+        self.holder.fetched(name, self._sent_fence, renewed_until(message), message)
+        headers, due = message["headers"], due_at(message["headers"])
         if str(headers.get("task")) in self._paused:
             self.holder.put_aside(name, headers["task"])
             self.holder.end(name)
-        elif due_at is not None and due_at > time.time():
+        elif due is not None and due > time.time():
             # A stock producer's `countdown` or `eta`: it waits in Redis, not in this worker's memory.
-            self.holder.postpone(name, due_at)
+            self.holder.postpone(name, due)
             self.holder.end(name)
         else:
             message["properties"].update(gaia_lost=lost, gaia_cancelled=bool(cancelled), gaia_at=time.monotonic())
@@ -353,7 +346,7 @@ class Channel(kombu_redis.Channel):
 
     def _script(self, name: str) -> Any:
         if name not in self._scripts:
-            self._scripts[name] = self._plain().register_script(_SCRIPTS[name])
+            self._scripts[name] = self._plain().register_script(SCRIPTS[name])
         return self._scripts[name]
 
     def _plain(self) -> "redis.Redis":
@@ -425,62 +418,3 @@ class Channel(kombu_redis.Channel):
 
 _SHARED_KEYS: Final = (keys.PAUSED, keys.DELAYED, keys.DELAYED_MESSAGES)
 """What producers touch too; they know no prefix."""
-
-_TURN: Final = include("_bury") + _source("_message") + _source("turn")
-_SCRIPTS: Final = {
-    "turn": _TURN,
-    "renew": _source("renew"),
-    "give_back": _source("give_back"),
-    "restore": _source("_message") + _source("restore"),
-}
-_TURN_SHA: Final = hashlib.sha1(_TURN.encode(), usedforsecurity=False).hexdigest()
-
-
-def _renewed_until(message: Mapping[str, Any]) -> float:
-    """Give the monotonic time up to which a message's lease is renewed: its call's deadline, and a while."""
-    header = message["headers"].get(wire.HEADER)
-    _, deadline = wire.times(header)
-    left_s = wire.DEFAULT_DEADLINE_S if deadline is None else deadline - time.time()
-    return time.monotonic() + max(left_s, 0.0) + OVERDUE_S
-
-
-def _due_at(headers: Mapping[str, Any]) -> float | None:
-    """Give the time before which a message must not run, as seconds since the epoch; None if it names none."""
-    eta = headers.get("eta")
-    if not isinstance(eta, str):
-        return None
-    try:
-        due = datetime.fromisoformat(eta)
-    except ValueError:
-        return None  # Celery refuses it, with a reason
-    return (due if due.tzinfo else due.replace(tzinfo=UTC)).timestamp()
-
-
-def _flaw(message: object) -> str | None:
-    """Say what keeps JSON from being a kombu message, None if nothing does."""
-    if not isinstance(message, Mapping):
-        return "it is no object"
-    properties = message.get("properties")
-    properties = properties if isinstance(properties, Mapping) else {}
-    info = properties.get("delivery_info")
-    headers = message.get("headers")
-    sound = {
-        "it has no delivery tag": isinstance(properties.get("delivery_tag"), str),
-        "it has no delivery information": isinstance(info, Mapping) and {"exchange", "routing_key"} <= set(info),
-        "its body is no text": isinstance(message.get("body", ""), str),
-        "it has no headers": isinstance(headers, Mapping),
-        "its task is no name": isinstance(headers, Mapping) and isinstance(headers.get("task", ""), str),
-        "its body cannot be decoded": _decodes(message.get("body"), properties.get("body_encoding")),
-    }
-    return next((flaw for flaw, holds in sound.items() if not holds), None)
-
-
-def _decodes(body: object, encoding: object) -> bool:
-    """Say whether kombu can decode a body: it knows base64 and plain text."""
-    if not body or not encoding or encoding == "utf-8":
-        return True
-    try:
-        base64.b64decode(str(body))
-    except ValueError:
-        return False
-    return encoding == "base64"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import redis
 
@@ -89,7 +89,7 @@ class Field:
         self._producers: list[threading.Thread] = []
         self._stop_producing = threading.Event()
 
-    def __enter__(self) -> "Field":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -11,7 +11,7 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Proxy:
         self.port: int = self._server.sockets[0].getsockname()[1]
         self.url = f"redis://{HOST}:{self.port}/0"
 
-    def __enter__(self) -> "Proxy":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

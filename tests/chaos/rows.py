@@ -206,7 +206,7 @@ def slow(directory: Path, scale: Scale) -> Account:
 
 @row("step")
 def step(directory: Path, scale: Scale) -> Account:
-    """A worker dies right before, or right behind, its k-th command, k from 1 on; then its connections are reset there."""
+    """A worker dies right before, or right behind, its k-th command, k from 1 on; then its connections are reset."""
     with Field("a worker dies, or is cut off, at its k-th command", directory) as field:
         proxy = field.proxy()
         last = min(40, scale.faults(0.2, 6))

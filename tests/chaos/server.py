@@ -3,6 +3,7 @@
 import random
 import subprocess
 from pathlib import Path
+from typing import Self
 
 import redis
 
@@ -33,11 +34,14 @@ class Server:
             "appendfsync": appendfsync,
             "save": "",
         }
-        self._argv = [str(find_binary().path), *(part for key, value in options.items() for part in (f"--{key}", value))]
+        self._argv = [
+            str(find_binary().path),
+            *(part for key, value in options.items() for part in (f"--{key}", value)),
+        ]
         self.process: subprocess.Popen[bytes] | None = None
         self.client = redis.Redis.from_url(self.url, socket_timeout=10)
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from celery import Celery, signals
 
-import tests.chaos.operation  # noqa: F401 - imported for its effect: it enters the handlers
+import tests.chaos.operation
 from tasks.api import tasks as _api  # noqa: F401 - imported ahead of the fork, as the next lines
 from tasks.browser import tasks as _browser  # noqa: F401 - as above
 from tasks.files import tasks as _files  # noqa: F401 - as above

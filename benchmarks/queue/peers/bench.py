@@ -48,7 +48,7 @@ def late(sent: float) -> None:
     """Note how long a task waited from submit to start, both by the clock of this machine."""
     _delays.append(time.time() - sent)
     number = _number()
-    if number == _LAST:
+    if number in {1, _LAST}:
         mark(n=number, delays=_delays[_FIRST:])
 
 

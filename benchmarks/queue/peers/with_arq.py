@@ -2,10 +2,9 @@
 
 from typing import Any
 
+import bench
 from arq import create_pool, func
 from arq.connections import RedisSettings
-
-import bench
 
 SETTINGS = RedisSettings.from_dsn(bench.URL)
 redis = bench.async_client()
@@ -30,7 +29,7 @@ async def late(_: Any, sent: float) -> None:
 class WorkerSettings:
     """What `arq` reads."""
 
-    functions = [func(each, keep_result=3600 if bench.RESULTS else 0) for each in (empty, incr, late)]
+    functions = tuple(func(each, keep_result=3600 if bench.RESULTS else 0) for each in (empty, incr, late))
     redis_settings = SETTINGS
     if bench.ROW not in {"late", "idle"}:
         max_jobs = 100

@@ -2,9 +2,8 @@
 
 import os
 
-from celery import Celery
-
 import bench
+from celery import Celery
 
 app = Celery("bench", broker=bench.URL, backend=bench.URL)
 app.conf.update(

@@ -1,11 +1,10 @@
 """dramatiq on its Redis broker, with its default middleware."""
 
+import bench
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
-
-import bench
 
 broker = RedisBroker(url=bench.URL)
 if bench.RESULTS:

@@ -6,6 +6,7 @@ import sys
 import time
 
 import bench
+
 from gaia import Gaia
 from gaia.contracts.base import Call, Result, contract
 

@@ -1,8 +1,7 @@
 """huey on its default Redis storage, with a blocking pop."""
 
-from huey import RedisHuey
-
 import bench
+from huey import RedisHuey
 
 huey = RedisHuey("bench", url=bench.URL, blocking=True, results=bench.RESULTS)
 redis = bench.client()

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from saq import Queue
-
 import bench
+from saq import Queue
 
 queue = Queue.from_url(bench.URL)
 redis = bench.async_client()

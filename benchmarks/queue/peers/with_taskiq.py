@@ -3,9 +3,8 @@
 import os
 from typing import Any
 
-from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend, RedisStreamBroker
-
 import bench
+from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend, RedisStreamBroker
 
 broker: Any = (RedisStreamBroker if os.environ.get("BENCH_STREAM") else ListQueueBroker)(bench.URL)
 if bench.RESULTS:

@@ -48,7 +48,7 @@ class Letter:
 
 def park(client: "redis.Redis", *, queue: str, reason: str, message: bytes, call_id: str = "") -> None:
     """Keep a message that is no call, with the reason why it was not performed."""
-    letter = ["queue", queue, "reason", reason, "message", message[:BODY_LIMIT_BYTES]]
+    letter: list[Any] = ["queue", queue, "reason", reason, "message", message[:BODY_LIMIT_BYTES]]
     script(client, "bury")(args=[call_id, *letter])
 
 
@@ -68,13 +68,14 @@ class DeadLetters:
             Unreachable: if Redis did not answer.
         """
         with reaching(self._url):
-            ids = [each.decode() for each in self._client.zrange(keys.DEAD, 0, max(limit, 1) - 1, desc=True)]
+            found: Any = self._client.zrange(keys.DEAD, 0, max(limit, 1) - 1, desc=True)
+            ids = [each.decode() for each in found]
         return [letter for letter in map(self.show, ids) if letter is not None]
 
     def show(self, letter_id: str) -> Letter | None:
         """Give one letter, None if it is not there or has expired."""
         with reaching(self._url):
-            found = self._client.hgetall(keys.dead_letter(letter_id))
+            found: Any = self._client.hgetall(keys.dead_letter(letter_id))
             if not found:
                 self._client.zrem(keys.DEAD, letter_id)
                 return None
@@ -90,7 +91,7 @@ class DeadLetters:
             Unreachable: if Redis did not answer.
         """
         with reaching(self._url):
-            found = self._client.hgetall(keys.dead_letter(letter_id))
+            found: Any = self._client.hgetall(keys.dead_letter(letter_id))
             if not found:
                 return False
             message, call_id = _fresh(letter_id, found)
@@ -109,7 +110,8 @@ class DeadLetters:
     def ids(self) -> "Iterable[str]":
         """Give the ids of all letters, the oldest first."""
         with reaching(self._url):
-            return [each.decode() for each in self._client.zrange(keys.DEAD, 0, -1)]
+            found: Any = self._client.zrange(keys.DEAD, 0, -1)
+            return [each.decode() for each in found]
 
 
 def _text(found: Mapping[bytes, bytes], name: str) -> str:
@@ -164,9 +166,9 @@ def _fresh(letter_id: str, found: Mapping[bytes, bytes]) -> tuple[str, str]:
     now = time.time()
     envelope = headers.get(wire.HEADER)
     envelope = dict(envelope) if isinstance(envelope, Mapping) else {}
-    at, deadline = envelope.get("at"), envelope.get("deadline")
-    known = isinstance(at, int | float) and isinstance(deadline, int | float) and deadline > at
-    envelope.update(at=now, deadline=now + (deadline - at if known else wire.DEFAULT_DEADLINE_S))
+    at, deadline = wire.times(envelope)
+    lasted_s = deadline - at if at is not None and deadline is not None else 0.0
+    envelope.update(at=now, deadline=now + (lasted_s if lasted_s > 0 else wire.DEFAULT_DEADLINE_S))
     message["headers"].update({"retries": 0, "eta": None, "expires": None, wire.HEADER: envelope})
     message["properties"]["delivery_tag"] = new_id()
     return json.dumps(message), str(headers.get("id") or "")

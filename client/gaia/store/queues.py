@@ -5,6 +5,7 @@ runs already runs on.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 
@@ -56,7 +57,8 @@ class Queues:
     def paused(self) -> set[str]:
         """Give the queues and operations that are paused."""
         with reaching(self._url):
-            return {each.decode() for each in self._client.smembers(keys.PAUSED)}
+            found: Any = self._client.smembers(keys.PAUSED)
+            return {each.decode() for each in found}
 
     def sizes(self) -> dict[str, Size]:
         """Give how much waits, by queue. Delayed calls and those that run do not count."""

@@ -262,17 +262,6 @@ def test_a_dialog_holds_nothing_up(take: Take, site: Site, script: str) -> None:
     assert take(url=site.url(), formats=("text",)).text == "there"
 
 
-def test_the_status_is_that_of_the_page_shown_while_another_is_on_its_way(take: Take, site: Site) -> None:
-    def hang(_: Asked, __: object) -> None:
-        site.stopped.wait(30)
-
-    site.routes["/slow"] = hang
-    site.routes["/"] = page("<p>there<script>onload = () => { location = '/slow'; }</script>", 404)
-    seen = take(url=site.url(), formats=("text",), timeout_s=10)
-    assert (seen.url, seen.status, seen.text) == (site.url(), 404, "there")
-    site.stopped.set()
-
-
 # --- refusals
 
 

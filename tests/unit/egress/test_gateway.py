@@ -242,12 +242,6 @@ def test_a_redis_on_this_machine_is_forbidden_at_each_of_its_addresses() -> None
     assert len(own) >= len({each[4][0] for each in socket.getaddrinfo("localhost", 0)})
 
 
-def test_several_urls_and_a_unix_socket_make_no_trouble() -> None:
-    urls = "sentinel://127.0.0.1:7001;sentinel://127.0.0.1:7002"
-    found = forbidden.endpoints(settings(REDIS_URL=urls, RESULT_URL="unix:///run/redis.sock"))
-    assert {("127.0.0.1", 7001), ("127.0.0.1", 7002)} <= found
-
-
 def test_a_redis_that_cannot_be_found_stops_the_start_and_tells_no_password() -> None:
     with pytest.raises(ResolverFailed) as caught:
         Gateway.from_settings(settings(REDIS_URL="redis://:secret@no-such-host.invalid:6379/0"))

@@ -1,0 +1,62 @@
+"""What the transport has to know of a message before it hands it on."""
+
+import base64
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from gaia import wire
+
+OVERDUE_S: Final = 60.0
+"""How long past its deadline a running call's lease is still renewed."""
+
+
+def renewed_until(message: Mapping[str, Any]) -> float:
+    """Give the monotonic time up to which a message's lease is renewed: its call's deadline, and a while."""
+    header = message["headers"].get(wire.HEADER)
+    _, deadline = wire.times(header)
+    left_s = wire.DEFAULT_DEADLINE_S if deadline is None else deadline - time.time()
+    return time.monotonic() + max(left_s, 0.0) + OVERDUE_S
+
+
+def due_at(headers: Mapping[str, Any]) -> float | None:
+    """Give the time before which a message must not run, as seconds since the epoch; None if it names none."""
+    eta = headers.get("eta")
+    if not isinstance(eta, str):
+        return None
+    try:
+        due = datetime.fromisoformat(eta)
+    except ValueError:
+        return None  # Celery refuses it, with a reason
+    return (due if due.tzinfo else due.replace(tzinfo=UTC)).timestamp()
+
+
+def flaw_of(message: object) -> str | None:
+    """Say what keeps JSON from being a kombu message, None if nothing does."""
+    if not isinstance(message, Mapping):
+        return "it is no object"
+    properties = message.get("properties")
+    properties = properties if isinstance(properties, Mapping) else {}
+    info = properties.get("delivery_info")
+    headers = message.get("headers")
+    sound = {
+        "it has no delivery tag": isinstance(properties.get("delivery_tag"), str),
+        "it has no delivery information": isinstance(info, Mapping) and {"exchange", "routing_key"} <= set(info),
+        "its body is no text": isinstance(message.get("body", ""), str),
+        "it has no headers": isinstance(headers, Mapping),
+        "its task is no name": isinstance(headers, Mapping) and isinstance(headers.get("task", ""), str),
+        "its body cannot be decoded": _decodes(message.get("body"), properties.get("body_encoding")),
+    }
+    return next((flaw for flaw, holds in sound.items() if not holds), None)
+
+
+def _decodes(body: object, encoding: object) -> bool:
+    """Say whether kombu can decode a body: it knows base64 and plain text."""
+    if not body or not encoding or encoding == "utf-8":
+        return True
+    try:
+        base64.b64decode(str(body))
+    except ValueError:
+        return False
+    return encoding == "base64"

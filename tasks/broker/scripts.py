@@ -1,0 +1,21 @@
+"""The transport's Lua scripts, whole."""
+
+import hashlib
+from importlib.resources import files
+from typing import Final
+
+from gaia.store.scripts import include
+
+
+def _source(name: str) -> str:
+    return files("tasks.broker").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+
+
+TURN: Final = include("_bury") + _source("_message") + _source("turn")
+SCRIPTS: Final = {
+    "turn": TURN,
+    "renew": _source("renew"),
+    "give_back": _source("give_back"),
+    "restore": _source("_message") + _source("restore"),
+}
+TURN_SHA: Final = hashlib.sha1(TURN.encode(), usedforsecurity=False).hexdigest()
