@@ -77,6 +77,7 @@ def _port(text: str) -> int:
     return int(text[:6])
 
 
+Text = Annotated[str, Field(min_length=1)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 Directory = Annotated[Path, AfterValidator(_absolute)]
@@ -87,9 +88,7 @@ RootName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown names."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, str_min_length=1
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Egress(Section):
@@ -97,7 +96,7 @@ class Egress(Section):
 
     allow_cidrs: tuple[Cidr, ...] = Field(default=(), examples=[["10.0.0.0/8"]])
     """Networks that are reachable although the rules deny them; an entry may carry a port: `127.0.0.1/32:8080`."""
-    allow_hosts: tuple[str, ...] = Field(default=(), examples=[["intranet.example"]])
+    allow_hosts: tuple[Text, ...] = Field(default=(), examples=[["intranet.example"]])
     """Host names that may resolve to private (RFC 1918, ULA) addresses; never to loopback or link-local."""
 
 
@@ -108,7 +107,7 @@ class Api(Section):
     """Sessions kept per worker."""
     connect_timeout_s: float = Field(default=5.0, gt=0, le=60)
     """A dial that takes longer is a failed one; the rest of `timeout_s` is for the answer."""
-    user_agent: str = "gaia/0.1"
+    user_agent: Text = "gaia/0.1"
     """What requests say they come from, unless a call says otherwise."""
     ca_file: FilePath | None = None
     """Authorities in PEM that server certificates are checked against. Those of the certifi package by default."""
@@ -126,7 +125,7 @@ class Process(Section):
 
     executables: tuple[Program, ...] = Field(default=(), examples=[["/usr/bin/git", "/opt/tools/*"]])
     """Absolute paths or globs of programs that may run. None by default."""
-    env_allowed: tuple[str, ...] = Field(default=("LANG", "LC_ALL", "TZ", "TERM"), examples=[["LANG", "TZ"]])
+    env_allowed: tuple[Text, ...] = Field(default=("LANG", "LC_ALL", "TZ", "TERM"), examples=[["LANG", "TZ"]])
     """Names of variables a caller may set."""
     memory_bytes: int = Field(default=256 * 1024 * 1024, gt=0)
     """Resident memory of a tree, when the call sets none."""
@@ -139,11 +138,11 @@ class Process(Section):
 class Browser(Section):
     """Chromium."""
 
-    chromium: str | None = None
+    chromium: Text | None = None
     """Path of the browser. By default the first found of the usual names on the PATH."""
     no_sandbox: bool = False
     """Run Chromium without its sandbox. Only for machines whose kernel forbids it; pages are then less confined."""
-    user: str = "nobody"
+    user: Text = "nobody"
     """When the worker runs as root, Chromium runs under this user."""
     max_pages: int = Field(default=4, ge=1, le=100)
     """Pages at once in one worker."""
@@ -154,7 +153,7 @@ class Browser(Section):
 class Network(Section):
     """Names and reachability."""
 
-    nameservers: tuple[str, ...] = Field(default=(), examples=[["192.0.2.53", "192.0.2.54:5353"]])
+    nameservers: tuple[Text, ...] = Field(default=(), examples=[["192.0.2.53", "192.0.2.54:5353"]])
     """`address` or `address:port` of DNS servers. Those of /etc/resolv.conf by default."""
     cache_entries: int = Field(default=1000, ge=1)
     """Names kept; the least recently used goes first."""
@@ -182,7 +181,7 @@ class Worker(Section):
 class Flower(Section):
     """The web page that shows workers and tasks."""
 
-    host: str = "127.0.0.1"
+    host: Text = "127.0.0.1"
     """The address to listen on."""
     port: int = Field(default=5555, ge=0, le=65535)
     """The port to listen on; 0 takes any free one."""
@@ -195,7 +194,7 @@ class Flower(Section):
 class Artifacts(Section):
     """Large bodies."""
 
-    url: str | None = None
+    url: Text | None = None
     """Reserved: where bodies over 8 MiB go. By default the result store keeps bodies up to 8 MiB."""
     ttl_s: int = Field(default=3600, ge=60)
     """How long a body is kept."""

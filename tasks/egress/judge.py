@@ -66,6 +66,7 @@ _TABLE_V6: Final = tuple((IPv6Network(network), reason) for network, reason in _
 
 # RFC 4291 section 2.5.4: today's unicast; what lies outside is not in use, so nothing there is a public service.
 _UNICAST_V6: Final = IPv6Network("2000::/3")
+_LOOPBACK_V6: Final = IPv6Address("::1")
 # Where the last 32 bits are an IPv4 address.
 _V4_AT_THE_END: Final = tuple(
     network for network, reason in _TABLE_V6 if reason in {"IPv4-compatible", "IPv4-mapped", "IPv4-translated", "NAT64"}
@@ -139,7 +140,8 @@ def classify(address: Address) -> str | None:
 
 def _embedded(address: Address) -> Iterator[IPv4Address]:
     """Give the IPv4 addresses that an IPv6 address carries (RFC 4291, 6052, 3056, 4380)."""
-    if isinstance(address, IPv4Address) or address.is_loopback:
+    # Not `is_loopback`: since Python 3.13 that is true of ::ffff:127.0.0.1, which carries an address.
+    if isinstance(address, IPv4Address) or address == _LOOPBACK_V6:
         return
     if any(address in network for network in _V4_AT_THE_END):
         yield IPv4Address(int(address) & 0xFFFFFFFF)
