@@ -13,8 +13,9 @@ VISIBILITY_TIMEOUT_S: Final = 3600
 
 def celery_options(settings: Settings) -> dict[str, Any]:
     """Give the options of a worker's Celery app."""
-    # The broker waits in BRPOP for a second at a time, so this bounds a half-open socket, not an idle one.
-    redis = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": 30.0, "socket_keepalive": True}
+    # No command of the transport blocks in Redis, so a reply this late means a half-open socket. Below the lease: the
+    # thread that renews leases waits for replies, too.
+    redis = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": 4.0, "socket_keepalive": True}
     return {
         **wire.SHARED_OPTIONS,
         "broker_url": settings.redis_url,
@@ -30,7 +31,7 @@ def celery_options(settings: Settings) -> dict[str, Any]:
         "visibility_timeout": VISIBILITY_TIMEOUT_S,
         "result_backend_transport_options": {"visibility_timeout": VISIBILITY_TIMEOUT_S},
         "redis_socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "redis_socket_timeout": 30.0,
+        "redis_socket_timeout": 10.0,
         "redis_socket_keepalive": True,
         "redis_backend_health_check_interval": 25,
         "broker_connection_retry_on_startup": True,

@@ -43,6 +43,9 @@ RECHECK_S: Final = 1.0
 
 FALLBACK_WAIT_S: Final = 0.05
 
+REPLY_BOUND_S: Final = 5.0
+"""A turn takes milliseconds. Below the lease, so that what this process runs is not given away meanwhile."""
+
 LOST_KEPT_S: Final = 24 * 3600
 
 
@@ -116,7 +119,10 @@ class Channel(kombu_redis.Channel):
         """Send the next turn if the connection is free for it."""
         while self._undelivered and self.qos.can_consume():
             self._deliver(*self._undelivered.popleft())
-        overdue = self._state == "waiting" and time.monotonic() - self._since > RECHECK_S
+        waited_s = time.monotonic() - self._since
+        if self._state in {"turn", "arming"} and waited_s > REPLY_BOUND_S:
+            self._give_up(waited_s)
+        overdue = self._state == "waiting" and waited_s > RECHECK_S
         if self._state == "waiting" and (self.holder.has_commits or overdue):
             self._settle()
             self._empty = False
@@ -154,6 +160,18 @@ class Channel(kombu_redis.Channel):
             self.client.connection.disconnect()
             raise
         return True
+
+    def _give_up(self, waited_s: float) -> None:
+        """Drop a connection that does not answer: one that is half open never would.
+
+        What the lost turn fetched is restored when its leases lapse; what it committed is committed again.
+        """
+        log.warning("no reply from the broker for %.1f s: connecting anew", waited_s)
+        self.holder.put_back(self._sent)
+        self._sent = []
+        self._settle()
+        self._empty = False
+        self.client.connection.disconnect()
 
     def _settle(self) -> None:
         """Go to idle: the connection may be used for the next command."""

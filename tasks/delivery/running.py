@@ -23,6 +23,9 @@ from tasks.scope import CancelToken
 
 RECONNECT_S: Final = 0.5
 POLL_S: Final = 1.0
+SILENCE_S: Final = 9.0
+"""A subscription that answers no PING for so long is half open, and made anew."""
+
 REMEMBERED: Final = 10_000
 """Announcements kept for calls that were fetched and not yet entered: far more than any worker fetches ahead."""
 
@@ -118,10 +121,19 @@ class Running:
     def _follow(self) -> None:
         with self._client.pubsub() as pubsub:  # type: ignore[no-untyped-call]  # redis-py
             pubsub.subscribe(keys.CANCEL_CHANNEL)
+            heard_at = pinged_at = time.monotonic()
             while not self._closed.is_set():
                 message = pubsub.get_message(timeout=POLL_S)
+                now = time.monotonic()
                 if message is None:
+                    # redis-py's own health check sends a PING and does not miss the answer.
+                    if now - heard_at > SILENCE_S:
+                        raise redis.ConnectionError("no answer to PING")
+                    if now - pinged_at > SILENCE_S / 3:
+                        pubsub.ping()
+                        pinged_at = now
                     continue
+                heard_at = now
                 if message["type"] == "subscribe":
                     self._connected()
                 elif message["type"] == "message":
