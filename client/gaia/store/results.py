@@ -115,7 +115,8 @@ class Waiter:
 
     async def _run(self) -> None:
         """Listen; when the connection breaks, begin again."""
-        while True:
+        # A task group whose children fail while it is cancelled raises their errors alone, so the flag ends the loop.
+        while not self._closed:
             client = connect_async(self._url)
             pubsub = client.pubsub(ignore_subscribe_messages=True)
             try:

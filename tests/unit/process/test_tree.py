@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import psutil
 
@@ -123,4 +124,8 @@ def test_memory_is_summed_over_the_tree_and_its_peak_kept() -> None:
 
 
 def names(tree: Tree) -> set[str]:
-    return {psutil.Process(each.pid).name() for each in tree.look(fresh=True)}
+    found = set()
+    for each in tree.look(fresh=True):
+        with suppress(psutil.NoSuchProcess):  # it ended since the look
+            found.add(psutil.Process(each.pid).name())
+    return found
