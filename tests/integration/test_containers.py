@@ -105,6 +105,16 @@ def test_a_worker_with_all_its_slots_taken_is_healthy(
     assert worker.process.poll() is None
 
 
+def test_a_worker_that_starts_before_a_backlog_is_healthy(redis_url: str, gaia: Gaia, tmp_path: Path) -> None:
+    started, release = tmp_path / "started", tmp_path / "release"
+    pendings = [gaia.submit(Hold(str(started), str(release))) for _ in range(20)]
+    with probe_worker(redis_url, log=tmp_path / "worker.log"):
+        until(lambda: started.exists() and len(started.read_text()) == 4, what="four running calls")
+        until(lambda: healthy(redis_url) is None, what="health")
+        release.touch()
+        assert [each.get(timeout=20).text for each in pendings] == ["released"] * 20
+
+
 def test_a_worker_that_hangs_is_found_out(worker: Worker, redis_url: str) -> None:
     until(lambda: healthy(redis_url, 5) is None, what="health")
     worker.process.send_signal(signal.SIGSTOP)

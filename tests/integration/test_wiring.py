@@ -166,8 +166,9 @@ def test_lower_priority_numbers_run_first(gaia: Gaia, client: redis.Redis, tmp_p
     client.srem(keys.PAUSED, "probe")
     assert all(each.get(timeout=20) for each in queued)
     order = started.read_text().split()
-    assert set(order[:3]) == {"first"}
-    assert set(order[-3:]) == {"last"}
+    # Four run at once, and their threads take turns as they like.
+    middles = {word: sum(at for at, each in enumerate(order) if each == word) / 6 for word in names.values()}
+    assert middles["first"] < middles["middle"] < middles["last"]
 
 
 @pytest.fixture

@@ -29,6 +29,10 @@ Meta = Mapping[str, Any]
 """What Celery stores: `status`, `result`, and the fields of an error within `result`."""
 
 
+class _Closed(Exception):  # noqa: N818 - no error: the way out of a task group
+    """The waiter was closed."""
+
+
 def parse(stored: bytes | str | None) -> Meta | None:
     """Give a stored result if it is final, None otherwise; one that nobody can read is a failure."""
     if stored is None:
@@ -110,6 +114,7 @@ class Waiter:
         loop.close()
 
     def _stop(self) -> None:
+        self._changed.set()
         if self._task is not None:
             self._task.cancel()
 
@@ -149,7 +154,7 @@ class Waiter:
         """Keep the subscriptions equal to the table, many changes at a time, and read what is stored."""
         subscribed: set[str] = set()
         sweep_at = 0.0
-        while True:
+        while not self._closed:
             self._changed.clear()
             wanted = set(self._waiting)
             if fresh := wanted - subscribed:
@@ -164,6 +169,8 @@ class Waiter:
             self.failure = None
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), SWEEP_S)
+        # redis-py now and then takes a cancellation for itself, so that it ends nothing: this ends the group.
+        raise _Closed
 
     async def _sweep(self, client: Any, call_ids: set[str]) -> None:
         ordered = sorted(call_ids)
