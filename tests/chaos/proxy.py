@@ -9,9 +9,9 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -67,7 +67,12 @@ class Proxy:
 
     def cut(self) -> None:
         """Reset every connection."""
-        self._loop.call_soon_threadsafe(lambda: [each.cut() for each in list(self._links)])
+
+        def cut_all() -> None:
+            for each in list(self._links):
+                each.cut()
+
+        self._loop.call_soon_threadsafe(cut_all)
 
     def go_silent(self, *, new_ones: bool = False) -> None:
         """Forward nothing more on the connections that stand, without closing them; on new ones neither, if asked."""
@@ -83,7 +88,7 @@ class Proxy:
         """Let new connections through. Those that were silent stay so, as behind a firewall that forgot them."""
         self._silent_for_new = False
 
-    def _call(self, coroutine: "asyncio._CoroutineLike[T]") -> T:
+    def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
     async def _listen(self) -> asyncio.Server:

@@ -257,7 +257,8 @@ def mixed(directory: Path, scale: Scale) -> Account:
     with Field("stock worker and producer beside ours, ours killed", directory) as field:
         field.worker("stock").wait_ready()
         times = scale.faults(0.1, 3)
-        field.produce(scale.part(0.1, 300), scale.part(0.1, 300) / times)
+        # More than the stock worker can do alone.
+        field.produce(scale.part(0.1, 300), 150)
         for _ in range(times):
             worker = field.worker().wait_ready()
             pause(random.uniform(0, 0.4))
@@ -283,7 +284,7 @@ def queues(directory: Path, scale: Scale) -> Account:
 
 
 def _spread(number: int) -> tuple[Call[Any], int]:
-    return (Mark, MarkB, MarkC)[number % 3](number, run_s=0.005), number % 10
+    return (Mark, MarkB, MarkC)[number % 3](number, run_s=0.05), number % 10
 
 
 @row("turmoil")
