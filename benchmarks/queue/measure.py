@@ -176,18 +176,17 @@ class Bench:
         """Kill the worker that runs a call; give the seconds until another one runs it."""
         with self.client as client:
             client.flushall()
-        with self.worker(contender, "hold") as doomed, self.worker(contender, "idle", last=2) as heir:
-            self.submit(contender, "idle", "empty", 100)
-            heir.marks(1)  # it has started, and is stopped for the moment, so that the other one takes the call
-            heir.signal(signal.SIGSTOP)
-            try:
+        with self.worker(contender, "idle", last=2) as heir:
+            self.submit(contender, "idle", "empty", 2)
+            heir.marks(1)
+            heir.signal(signal.SIGSTOP)  # so that the other one takes the call
+            with self.worker(contender, "hold") as doomed:
                 self.submit(contender, "hold", "hold", 1)
                 doomed.marks(1)
-            finally:
                 heir.signal(signal.SIGCONT)
-            time.sleep(1)
-            doomed.signal(signal.SIGKILL)
-            killed_at = time.monotonic()
+                time.sleep(1)
+                doomed.signal(signal.SIGKILL)
+                killed_at = time.monotonic()
             return {"after_s": heir.marks(2)[1]["at"] - killed_at}
 
 

@@ -1,0 +1,32 @@
+"""What a fresh interpreter holds after an import: the client stays light, services know no Celery."""
+
+import subprocess
+import sys
+
+import pytest
+
+from gaia import wire
+from tests.support.cluster import ROOT, clean_environ
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Give the packages that a fresh interpreter holds after a statement."""
+    script = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    argv = [sys.executable, "-c", script]
+    said = subprocess.run(argv, cwd=ROOT, env=clean_environ(), capture_output=True, text=True, check=True).stdout
+    return set(said.split())
+
+
+@pytest.mark.parametrize("queue", wire.QUEUES)
+def test_contracts_load_neither_celery_nor_redis(queue: str) -> None:
+    assert not loaded_by(f"from gaia import {queue}, errors") & {"celery", "kombu", "redis", "tasks", "config"}
+
+
+def test_the_whole_client_loads_nothing_of_the_workers() -> None:
+    loaded = loaded_by("from gaia import *")
+    assert not loaded & {"requests", "urllib3", "psutil", "pydantic", "playwright", "tasks", "config"}
+
+
+@pytest.mark.parametrize("queue", wire.QUEUES)
+def test_a_service_runs_without_celery(queue: str) -> None:
+    assert not loaded_by(f"import tasks.{queue}.service") & {"celery", "kombu"}
