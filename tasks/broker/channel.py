@@ -11,6 +11,7 @@ The wait takes nothing off a list, so nothing can be lost in it. A server that r
 the last message of a list onto itself, which blocks and changes nothing.
 """
 
+import json
 import logging
 import time
 from collections import deque
@@ -22,7 +23,6 @@ import redis
 from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
-from kombu.utils.json import loads
 from redis.exceptions import NoScriptError, ResponseError
 
 from gaia.store import keys
@@ -103,6 +103,8 @@ class Channel(kombu_redis.Channel):
         self._pushed = False
         self._tracking: Any = None
         self._trackable = True
+        self._fruitless = False
+        self._refused_until = 0.0
         self._names: list[str] = []
         self._paused: set[str] = set()
         self._sent: list[Commit] = []
@@ -126,7 +128,9 @@ class Channel(kombu_redis.Channel):
         if self._state == "waiting" and (self.holder.has_commits or overdue):
             self._settle()
             self._empty = False
-        if self._state == "idle" and (self.holder.has_commits or self.qos.can_consume()):
+        if time.monotonic() < self._refused_until:
+            return
+        if self._state == "idle" and (self.holder.has_commits or self._want() > 0):
             self.connection.cycle.register_fetch(self)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
@@ -206,6 +210,8 @@ class Channel(kombu_redis.Channel):
         return min(room, self.holder.room())
 
     def _send_turn(self, connection: Any) -> None:
+        # At the first turn, too: a worker that is never idle is known by it to the health check.
+        self._track(connection)
         self._sent, self._sent_fence = self.holder.take_commits(), self.holder.fence()
         names = [*self._held_keys(), *_SHARED_KEYS, *self._lists()]
         arguments: list[Any] = [self._want(), len(self._names), self._sent_fence, len(self._sent)]
@@ -230,8 +236,9 @@ class Channel(kombu_redis.Channel):
             self._settle()
             return
         except ResponseError as failure:
-            # A full or read-only server: nothing was done; the loop goes on at the pace of its timer.
+            # A full or read-only server: nothing was done. Not again before the next look, a second later.
             log.warning("the server refused a turn: %s", failure)
+            self._refused_until = time.monotonic() + RECHECK_S
             self.holder.put_back(self._sent)
             self._settle()
             self._empty = True
@@ -247,6 +254,7 @@ class Channel(kombu_redis.Channel):
         if refused:
             log.warning("%d results were refused: their leases had lapsed, others run those calls", refused)
         self._empty = not found
+        self._fruitless = self._fruitless and not found
         for at in range(0, len(found), 5):
             self._take(*found[at : at + 5])
         while self._undelivered:
@@ -256,9 +264,10 @@ class Channel(kombu_redis.Channel):
         """Parse a fetched message and enter its lease; garbage goes to the dead letters."""
         queue, name = self._names[queue_number], tag.decode()
         try:
-            message = loads(item.decode())
+            # Plain JSON: kombu's own reader builds what a message asks for, and raises what that raises.
+            message = json.loads(item)
             flaw = flaw_of(message)
-        except (ValueError, RecursionError):
+        except Exception:  # noqa: BLE001 - whatever is wrong with one message, the worker goes on
             message, flaw = None, "it is no JSON"
         if flaw is not None:
             log.error("a message on queue %s was put among the dead letters: %s", queue, flaw)
@@ -267,6 +276,8 @@ class Channel(kombu_redis.Channel):
             self.holder.end(name)
             return
         self.holder.fetched(name, self._sent_fence, renewed_until(message), message)
+        # The script and kombu may read a message made to confuse differently; it is held under this tag.
+        message["properties"]["delivery_tag"] = name
         headers, due = message["headers"], due_at(message["headers"])
         if str(headers.get("task")) in self._paused:
             self.holder.put_aside(name, headers["task"])
@@ -293,7 +304,8 @@ class Channel(kombu_redis.Channel):
             loop.call_later(next_due_ms / 1000, self._recheck)
 
     def _recheck(self) -> None:
-        self._since = 0.0
+        if self._state == "waiting":
+            self._since = 0.0
 
     # --- waiting
 
@@ -335,7 +347,9 @@ class Channel(kombu_redis.Channel):
             return
         connection.read_response()
         present = connection.read_response()
-        if present or self._pushed:
+        # Content that a turn does not take, of a paused queue for one, is looked at again once and then waited on.
+        if self._pushed or (present and not self._fruitless):
+            self._fruitless = bool(present)
             self._empty = False
             self._settle()
             return
@@ -409,8 +423,8 @@ class Channel(kombu_redis.Channel):
             self._closing = True
             try:
                 self._leave()
-            except self.connection_errors:
-                log.warning("the broker is away: what was held comes back when its leases lapse")
+            except (*self.connection_errors, ResponseError):
+                log.warning("the broker is away or refuses: what was held comes back when its leases lapse")
         super().close()
 
     def _leave(self) -> None:
@@ -424,7 +438,7 @@ class Channel(kombu_redis.Channel):
                 arguments += each.arguments()
             try:
                 self._script("turn")(keys=names, args=arguments)
-            except self.connection_errors:
+            except (*self.connection_errors, ResponseError):
                 self.holder.put_back(commits)
                 raise
         undelivered = [message["properties"]["delivery_tag"] for _, message in self._undelivered]

@@ -64,7 +64,9 @@ class Running:
                 self._thread = threading.Thread(target=self._listen, name="gaia-cancel", daemon=True)
                 self._thread.start()
             known = fetched_at is not None and self._connected_at is not None and self._connected_at <= fetched_at
-            cancelled = self._stopping or marked or call_id in self._heard
+            # Heard of, but perhaps replayed since: the mark in Redis decides.
+            known = known and call_id not in self._heard
+            cancelled = self._stopping or marked
         try:
             if cancelled or (not known and self._marked([call_id])):
                 token.set()

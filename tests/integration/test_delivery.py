@@ -1,5 +1,6 @@
 """Delay, pause, dead letters, lost workers, bulk: what happens to a call besides being performed."""
 
+import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -70,6 +71,25 @@ def test_a_paused_operation_is_put_aside_and_comes_back_in_order(
     assert not (tmp_path / "order").exists()
     assert script(client, "resume")(keys=[keys.PAUSED, keys.aside("probe.append")], args=["probe.append"]) == 5
     assert [each.get(timeout=20).text for each in calls] == list("01234")
+
+
+def test_a_message_that_breaks_its_reader_is_a_dead_letter(
+    gaia: Gaia, client: redis.Redis, probe_worker: Worker
+) -> None:
+    poison = {"__type__": "decimal", "__value__": "abc"}
+    message = {"headers": {"x": poison}, "body": "", "properties": {"delivery_tag": "poison", "delivery_info": {}}}
+    client.lpush("probe", json.dumps(message))
+    assert gaia.submit(Echo("still here")).get(timeout=20).text == "still here"
+    until(lambda: client.hlen("unacked") == 0)
+
+
+def test_delays_under_load_cost_no_lease(gaia: Gaia, client: redis.Redis, probe_worker: Worker) -> None:
+    delayed = [gaia.submit(Echo("late"), delay=0.1 + 0.05 * number) for number in range(10)]
+    rest = gaia.submit_many([Echo("now") for _ in range(600)])
+    assert all(each.get(timeout=30) for each in delayed)
+    assert all(each.unwrap().get(timeout=30) for each in rest)
+    assert not list(client.scan_iter("gaia:lost:*"))
+    assert "no reply from the broker" not in probe_worker.text()
 
 
 def test_a_paused_queue_starts_nothing_even_on_a_worker_started_later(

@@ -180,7 +180,7 @@ def test_flower_shows_workers_and_tasks_and_no_password(up: Up) -> None:
         until(lambda path=path: get(page + path)[0] == 200, what=path)
         assert password not in get(page + path)[1]
     assert "network.resolve" in get(f"{page}/task/{call.id}")[1]
-    assert "network" in get(f"{page}/broker")[1]
+    until(lambda: "network" in get(f"{page}/broker")[1], what="the queues on the broker's page")
 
 
 def test_flower_lets_nobody_stop_a_worker(up: Up) -> None:

@@ -51,7 +51,7 @@ PAUSED: Final = "gaia:paused"
 SWEEP: Final = "gaia:sweep"
 DELAYED: Final = "gaia:delayed"
 DELAYED_MESSAGES: Final = "gaia:delayed:messages"
-DEAD_SERIAL: Final = "gaia:dead:serial"
+DEAD_SERIAL: Final = "gaia:dead-serial"
 
 PRIORITY_STEPS: Final = (0, 3, 6, 9)
 """kombu's: the priorities 0 to 9 share four lists."""

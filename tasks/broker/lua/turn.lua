@@ -40,7 +40,12 @@ local function act(tag, record, action, a, b)
     redis.call('ZADD', delayed, a, tag)
     redis.call('HSET', waiting, tag, list .. '\n' .. (b ~= '' and b or message))
   elseif action == 'aside' then
-    redis.call('RPUSH', 'gaia:aside:' .. a, list .. '\n' .. message)
+    if redis.call('SISMEMBER', paused, a) == 1 then
+      redis.call('RPUSH', 'gaia:aside:' .. a, list .. '\n' .. message)
+    else
+      -- Resumed since it was fetched: what is put aside now nobody would look for.
+      redis.call('RPUSH', list, message)
+    end
   elseif action == 'bury' then
     local id = id_of(message) or ''
     bury(id, { queue = string.match(list, '^[^\6]*'), list = list, reason = a, error = b, message = message,
@@ -140,7 +145,8 @@ for first = 0, lists - 1, queues do
       local queue = ARGV[at + q]
       local list = KEYS[first_list + first + q]
       if want > 0 and not stopped[queue] then
-        for _, message in ipairs(redis.call('RPOP', list, math.min(share, want)) or {}) do
+        -- A key of another type answers an error table, which has no items: the other lists are served all the same.
+        for _, message in ipairs(redis.pcall('RPOP', list, math.min(share, want)) or {}) do
           local tag, lost, cancelled = take(queue, list, message)
           if tag then
             reply[#reply + 1] = q

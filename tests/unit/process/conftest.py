@@ -48,7 +48,7 @@ def make_service(roots: Roots) -> Iterator[MakeService]:
         each.close()
     roots.close()
     assert psutil.Process().children(recursive=True) == children
-    assert _descriptors() == fds
+    assert _descriptors() <= fds  # fewer, if other tests' garbage was collected meanwhile
 
 
 def _descriptors() -> int:

@@ -2,7 +2,7 @@
 -- Keeps a letter for thirty days, and at most ten thousand of them; the oldest go first.
 local function bury(id, letter)
   if not id or id == '' then
-    id = 'x' .. redis.call('INCR', 'gaia:dead:serial')
+    id = 'x' .. redis.call('INCR', 'gaia:dead-serial')
   end
   local time = redis.call('TIME')
   local now = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))

@@ -5,7 +5,7 @@ redis.call('SREM', KEYS[1], ARGV[1])
 local given = 0
 while true do
   -- The newest first, and each to the end that is fetched next: the oldest ends up in front.
-  local entry = redis.call('LPOP', KEYS[2])
+  local entry = redis.call('RPOP', KEYS[2])
   if not entry then
     return given
   end
