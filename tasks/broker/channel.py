@@ -28,7 +28,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from gaia.store import keys
 from tasks.broker.holder import Commit, Holder, holder
 from tasks.broker.reading import due_at, flaw_of, renewed_until
-from tasks.broker.scripts import SCRIPTS, TURN, TURN_SHA
+from tasks.broker.scripts import SCRIPTS, SHARED_KEYS, TURN, TURN_SHA
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +213,7 @@ class Channel(kombu_redis.Channel):
         # At the first turn, too: a worker that is never idle is known by it to the health check.
         self._track(connection)
         self._sent, self._sent_fence = self.holder.take_commits(), self.holder.fence()
-        names = [*self._held_keys(), *_SHARED_KEYS, *self._lists()]
+        names = [*self._held_keys(), *SHARED_KEYS, *self._lists()]
         arguments: list[Any] = [self._want(), len(self._names), self._sent_fence, len(self._sent)]
         for each in self._sent:
             arguments += each.arguments()
@@ -432,7 +432,7 @@ class Channel(kombu_redis.Channel):
             self._on_readable()
         while self.holder.has_commits:
             commits = self.holder.take_commits()
-            names = [*self._held_keys(), *_SHARED_KEYS]
+            names = [*self._held_keys(), *SHARED_KEYS]
             arguments: list[Any] = [0, 1, self.holder.fence(), len(commits)]
             for each in commits:
                 arguments += each.arguments()
@@ -446,7 +446,3 @@ class Channel(kombu_redis.Channel):
         self.give_back(undelivered, "next")
         if self.holder.stopping:
             self.give_back(self.holder.held(), "next")
-
-
-_SHARED_KEYS: Final = (keys.PAUSED, keys.DELAYED, keys.DELAYED_MESSAGES)
-"""What producers touch too; they know no prefix."""

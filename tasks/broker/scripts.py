@@ -4,6 +4,7 @@ import hashlib
 from importlib.resources import files
 from typing import Final
 
+from gaia.store import keys
 from gaia.store.scripts import include
 
 
@@ -19,3 +20,6 @@ SCRIPTS: Final = {
     "restore": _source("_message") + _source("restore"),
 }
 TURN_SHA: Final = hashlib.sha1(TURN.encode(), usedforsecurity=False).hexdigest()
+
+SHARED_KEYS: Final = (keys.PAUSED, keys.DELAYED, keys.DELAYED_MESSAGES)
+"""What producers touch too; they know no prefix."""
