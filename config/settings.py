@@ -19,7 +19,9 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources.utils import parse_env_vars
 
+from gaia.store.artifacts import MEMORY_BYTES
 from gaia.store.connection import URL_FORM, is_url
+from gaia.store.directory import QUOTA_BYTES, directory_of
 
 PREFIX: Final = "GAIA_"
 
@@ -40,6 +42,12 @@ def _absolute(path: Path) -> Path:
     if not path.is_absolute():
         raise ValueError(f"{path} must be an absolute path")
     return path
+
+
+def _artifacts_url(text: str) -> str:
+    """Check the URL of a directory; the complaint shows nothing of it."""
+    directory_of(text)
+    return text
 
 
 def _program(text: str) -> str:
@@ -79,6 +87,7 @@ def _port(text: str) -> int:
 
 Text = Annotated[str, Field(min_length=1)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
+ArtifactsUrl = Annotated[str, AfterValidator(_artifacts_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 Directory = Annotated[Path, AfterValidator(_absolute)]
 Program = Annotated[str, AfterValidator(_program)]
@@ -170,6 +179,8 @@ class Worker(Section):
     """How long a stopping worker lets running calls end before it hands them back."""
     deadline_s: float = Field(default=900.0, gt=0, le=86_400)
     """The deadline of a call that brings none, as those of stock Celery producers do."""
+    memory_bytes: int | None = Field(default=None, gt=0)
+    """Resident memory past which a worker drains and executes itself anew. No bound by default."""
     delivery_cap: int = Field(default=3, ge=1, le=100)
     """Workers that may be lost over a call before it becomes a dead letter."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -194,10 +205,14 @@ class Flower(Section):
 class Artifacts(Section):
     """Large bodies."""
 
-    url: Text | None = None
-    """Reserved: where bodies over 8 MiB go. By default the result store keeps bodies up to 8 MiB."""
-    ttl_s: int = Field(default=3600, ge=60)
-    """How long a body is kept."""
+    url: ArtifactsUrl | None = None
+    """The directory for bodies over 8 MiB, shared by producers and workers: `file:///srv/gaia-artifacts` or a path."""
+    ttl_s: int = Field(default=3600, ge=60, le=30 * 86_400)
+    """How long a body is kept; that of a call at least an hour past its deadline."""
+    quota_bytes: int = Field(default=QUOTA_BYTES, gt=0)
+    """What the directory may hold."""
+    memory_bytes: int = Field(default=MEMORY_BYTES, gt=0)
+    """The largest body that a worker takes into memory as a whole."""
 
 
 class Monitor(Section):
@@ -304,8 +319,10 @@ def _unparsable(environ: Mapping[str, str]) -> dict[str, str]:
         example = field.examples[0] if field is not None and field.examples else None
         if example is not None or name.upper() in sections:
             try:
-                json.loads(value)
+                found = json.loads(value)
             except (ValueError, RecursionError):
+                found = None
+            if found is None or (example is None and not isinstance(found, dict)):
                 such = "an object of its fields" if example is None else f"such as {json.dumps(example)}"
                 complaints[name] = f"{name} must be JSON, {such}"
     return complaints

@@ -5,28 +5,38 @@ command line.
 """
 
 import sys
+from typing import Any, Final
 
+import redis
 from celery import Celery, signals
 
 from config.celery_options import celery_options
 from config.settings import Settings, SettingsError, load
-from gaia.store.artifacts import RedisArtifacts
+from gaia import wire
+from gaia.store import keys, nodes
+from gaia.store.artifacts import Keeping
 from gaia.store.connection import connect
+from gaia.store.directory import directory_of
+from gaia.store.nodes import Nodes
 from tasks import wiring
 from tasks.api import tasks as api_tasks
-from tasks.broker import transport
+from tasks.artifacts.sweeper import Sweeper
+from tasks.broker import probe, transport
 from tasks.browser import tasks as browser_tasks
 from tasks.delivery.running import Running
 from tasks.files import tasks as files_tasks
 from tasks.network import tasks as network_tasks
 from tasks.process import tasks as process_tasks
-from tasks.runtime import logs, stopping
+from tasks.runtime import logs, node, stopping
 
 SUBSYSTEMS = (api_tasks, files_tasks, browser_tasks, process_tasks, network_tasks)
 """Imported for their effect: each enters its handlers."""
 
 
 BACKEND = "tasks.broker.backend:Backend"
+
+BODY_MARGIN_S: Final = 60
+"""A result's large bodies are stored before it and outlive it."""
 
 
 def build(settings: Settings) -> Celery:
@@ -37,22 +47,51 @@ def build(settings: Settings) -> Celery:
     if settings.result_url in {None, settings.redis_url}:
         found.loader.override_backends = {"redis": BACKEND, "rediss": BACKEND}
     result_url = settings.result_url or settings.redis_url
-    results = connect(result_url)
-    running = Running(connect(settings.redis_url))
+    broker, results = connect(settings.redis_url), connect(result_url)
+    running = Running(broker)
+    keeping = _keeping(settings)
     wiring.install(
         found,
         wiring.Surroundings(
-            artifacts=RedisArtifacts(results, ttl_s=settings.artifacts.ttl_s),
+            artifacts=keeping.store(results, keep_s=wire.RESULT_TTL_S + BODY_MARGIN_S),
+            keyed_artifacts=keeping.store(results, keep_s=keys.KEY_TTL_S + BODY_MARGIN_S),
             running=running,
+            nodes=Nodes(broker, settings.redis_url),
             results=results,
             results_url=result_url,
             deadline_s=settings.worker.deadline_s,
             delivery_cap=settings.worker.delivery_cap,
         ),
     )
+    signals.celeryd_init.connect(_require_fit, weak=False)
+    node.install(found, connect(settings.redis_url, reply_timeout_s=nodes.REPLY_TIMEOUT_S), results)
+    _sweep(keeping, broker)
     stopping.install(running, wiring.close_services, settings.worker.grace_s)
     signals.setup_logging.connect(lambda **_: logs.configure(settings.worker.log_level), weak=False)
     return found
+
+
+def _require_fit(**_: Any) -> None:
+    """Refuse to start a worker whose transport would fail under way."""
+    try:
+        probe.require_fit()
+    except probe.Unfit as failure:
+        sys.exit(f"gaia: {failure}")
+
+
+def _keeping(settings: Settings) -> Keeping:
+    given = settings.artifacts
+    directory = None if given.url is None else directory_of(given.url)
+    return Keeping(directory, given.ttl_s, given.quota_bytes, given.memory_bytes)
+
+
+def _sweep(keeping: Keeping, broker: redis.Redis) -> None:
+    """Let this worker take its turns at removing expired bodies, if there is a directory."""
+    directory = keeping.shared()
+    if directory is not None:
+        sweeper = Sweeper(directory, broker)
+        signals.worker_ready.connect(lambda **_: sweeper.start(), weak=False)
+        signals.worker_shutdown.connect(lambda **_: sweeper.close(), weak=False)
 
 
 def _load() -> Settings:

@@ -29,6 +29,7 @@ from gaia.errors import (
     DeadlineExceeded,
     Expired,
     GaiaError,
+    HolderLost,
     InternalError,
     InvalidCall,
     NewerPayload,
@@ -37,13 +38,14 @@ from gaia.errors import (
 from gaia.redaction import Scrubber
 from gaia.store import keys
 from gaia.store import progress as progress_store
-from gaia.store.artifacts import RedisArtifacts
 from gaia.store.connection import reaching
+from gaia.store.nodes import Nodes
 from gaia.store.progress import Progress
 from gaia.store.results import parse
 from tasks import metrics
 from tasks.broker.holder import holding
 from tasks.delivery.running import Running
+from tasks.runtime import identity
 from tasks.runtime.logs import working_on
 from tasks.scope import CancelToken, Clock, Later, Scope
 
@@ -121,8 +123,10 @@ def close_services() -> None:
 class Surroundings:
     """What a run needs of its worker."""
 
-    artifacts: RedisArtifacts
+    artifacts: codec.Blobs
+    keyed_artifacts: codec.Blobs
     running: Running
+    nodes: Nodes
     results: Any
     results_url: str
     deadline_s: float
@@ -133,7 +137,7 @@ class Surroundings:
 class Reply:
     """A result on its way to the store: Celery puts its repr into logs and events, so that is a redacted one."""
 
-    def __init__(self, result: object, blobs: RedisArtifacts) -> None:
+    def __init__(self, result: object, blobs: codec.Blobs) -> None:
         """Encode at once, so that a large body is stored, or fails to be, inside the run."""
         self._json = codec.encode(result, blobs)
         self._shown = redaction.show(result)
@@ -272,11 +276,14 @@ class Run:
         with reaching(self.around.results_url):
             call = self.handler.contract.from_json(self.fields, self.around.artifacts)
         self.call = call
+        self._go_to_holder(call)
         result = self.handler.perform(call, scope)
         if not isinstance(result, call.RESULT):
             raise TypeError(f"the service gave {type(result).__name__}, the contract says {call.RESULT.__name__}")
         with reaching(self.around.results_url):
-            return Reply(result, self.around.artifacts)
+            # What an idempotency key leads to is kept longer, and so are its bodies.
+            keyed = envelope.key is not None
+            return Reply(result, self.around.keyed_artifacts if keyed else self.around.artifacts)
 
     def _scope(self, given: object, cancelled: CancelToken) -> Scope:
         """Bound the run by the deadline of the envelope, read leniently: a newer one is refused later."""
@@ -320,6 +327,18 @@ class Run:
         with reaching(self.around.results_url):
             if parse(self.around.results.get(keys.result(self.id))) is not None:
                 raise Ignore
+
+    def _go_to_holder(self, call: Call[Any]) -> None:
+        """Lead a call about something that lives on another worker there, and end this run."""
+        holder = call.holder()
+        if holder is None or (own := identity.own()).owns(holder):
+            return
+        if holder.node == own.node or not self.around.nodes.lives(holder):
+            raise HolderLost(holder.format())
+        queue, held = keys.own_queue(holder.node), holding(self.tag)
+        if held is not None and held.move(self.tag, queue):
+            raise Ignore
+        raise self.task.retry(countdown=0, queue=queue, max_retries=None, throw=False)
 
     def _hand_back_if_stopping(self) -> None:
         """Give the message back if the worker's end, not the caller, stopped the call."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gaia import errors as errors
     from gaia.client import Gaia as Gaia
+    from gaia.codec import Artifact as Artifact
     from gaia.contracts import api as api
     from gaia.contracts import browser as browser
     from gaia.contracts import files as files
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from gaia.pending import Pending as Pending
 
 _HOMES = {
+    "Artifact": ("gaia.codec", "Artifact"),
     "Gaia": ("gaia.client", "Gaia"),
     "Pending": ("gaia.pending", "Pending"),
     "api": ("gaia.contracts.api", None),
@@ -32,7 +34,7 @@ _HOMES = {
     "process": ("gaia.contracts.process", None),
 }
 
-__all__ = ["Gaia", "Pending", "api", "browser", "errors", "files", "network", "process"]
+__all__ = ["Artifact", "Gaia", "Pending", "api", "browser", "errors", "files", "network", "process"]
 
 
 def __getattr__(name: str) -> object:

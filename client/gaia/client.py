@@ -4,8 +4,6 @@ A `Gaia` owns its Redis clients and one thread that waits for results; all are m
 producer's threads, and made anew in a forked child.
 """
 
-import hashlib
-import json
 import os
 import threading
 import time
@@ -16,20 +14,24 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, BinaryIO, Final, Self, TypeVar
 
 import redis
 
-from gaia import message, wire
+from gaia import message, payloads, wire
+from gaia.codec import Artifact
 from gaia.contracts.base import Call, is_unicode
-from gaia.errors import GaiaError, KeyReused, NotConfigured
+from gaia.errors import GaiaError, HolderLost, InvalidCall, KeyReused, NotConfigured
 from gaia.outcome import Outcome
 from gaia.pending import Pending, seconds
+from gaia.sticky import HolderId
 from gaia.store import cancel as cancel_store
 from gaia.store import keys
-from gaia.store.artifacts import RedisArtifacts
+from gaia.store.artifacts import Artifacts, Keeping
+from gaia.store.bodies import Source
 from gaia.store.connection import connect, reaching, require_url, show_url
 from gaia.store.dead import DeadLetters
+from gaia.store.nodes import Node, Nodes
 from gaia.store.queues import Queues
 from gaia.store.results import Meta, Waiter, parse
 from gaia.store.scripts import script
@@ -45,6 +47,9 @@ BATCH: Final = 500
 
 LONGEST_S: Final = 10 * 365 * 86_400
 
+BODY_MARGIN_S: Final = 3600.0
+"""Large bodies outlive the deadline of their call by so much: a dead letter may be replayed."""
+
 
 @dataclass(frozen=True)
 class _Ready:
@@ -54,13 +59,16 @@ class _Ready:
     queue_list: str
     text: str
     due_at: float | None
+    holder: HolderId | None
 
 
 class Gaia:
     """A cluster, seen from a producer. Safe to share between threads; a context manager that closes itself."""
 
-    def __init__(self, url: str | None = None, result_url: str | None = None) -> None:
+    def __init__(self, url: str | None = None, result_url: str | None = None, artifacts_url: str | None = None) -> None:
         """Name the broker's Redis, and the result store's if it is another; by default GAIA_REDIS_URL names them.
+
+        `artifacts_url` (GAIA_ARTIFACTS__URL) names the directory for bodies over 8 MiB: the one the workers use.
 
         Raises:
             NotConfigured: if there is neither an argument nor the variable.
@@ -73,6 +81,7 @@ class Gaia:
         self._result_url = result_url or os.environ.get(RESULT_URL_VARIABLE) or url
         require_url(URL_VARIABLE, self._url)
         require_url(RESULT_URL_VARIABLE, self._result_url)
+        self._keeping = Keeping.read(artifacts_url, os.environ)
         self.result_url_shown: Final = show_url(self._result_url)
         self._lock = threading.Lock()
         self._waiter: Waiter | None = None
@@ -120,14 +129,17 @@ class Gaia:
         Raises:
             InvalidCall: a field of the call, or an argument here, is out of bounds.
             PayloadTooLarge: the message is over 1 MiB.
-            BodyTooLarge: a body is over 8 MiB.
+            ArtifactTooLarge: a body is over 8 MiB, and no artifact directory is named.
+            ArtifactsFull, ArtifactsUnavailable: of that directory.
+            ArtifactMissing: a body that was put before is gone.
             KeyReused: the key belongs to a call with another payload.
+            HolderLost: the call is about something whose worker has ended or was restarted.
             Unreachable: Redis did not answer. Whether the call was queued is then unknown; an idempotency key makes
                 it safe to submit again.
         """
         due_at = _due_at(call, delay, eta)
         ready = self._prepare(call, priority, deadline, expires, due_at, idempotency_key, stored=result)
-        if idempotency_key is None and due_at is None:
+        if idempotency_key is None and due_at is None and ready.holder is None:
             with reaching(self._url):
                 self._writer().lpush(ready.queue_list, ready.text)
             return ready.pending
@@ -157,6 +169,42 @@ class Gaia:
         """Take up a call submitted earlier, perhaps by another process, by its id and type."""
         return Pending(self, call_id, kind, time.time() + wire.DEFAULT_DEADLINE_S)
 
+    def put(self, source: Source, *, media_type: str = Artifact.media_type, keep: float | timedelta = 0.0) -> Artifact:
+        """Store a body to be handed over in a call, in place of its bytes; a file is read a chunk at a time.
+
+        Args:
+            source: Bytes, a `Path`, or a file opened to read bytes, which is read to its end and left open.
+            media_type: What the body is; kept with the reference.
+            keep: How long at least, an hour if that is more. A call that refers to it keeps it past its deadline.
+
+        Raises:
+            ArtifactTooLarge: it is over 8 MiB, and no artifact directory is named.
+            BodyTooLarge: it is over the whole quota of that directory.
+            ArtifactsFull, ArtifactsUnavailable: of that directory.
+            FileMissing, FileFailed: the source cannot be read.
+            InvalidCall: an argument is out of bounds.
+            Unreachable: Redis did not answer.
+        """
+        keep_s = _within(keep)
+        if keep_s is None or keep_s < 0:
+            raise InvalidCall("put", "keep", "must be a duration, in seconds or as a timedelta, below ten years")
+        with reaching(self._result_url):
+            return self.artifacts(keep_s=keep_s).put(source, media_type=media_type)
+
+    def open(self, artifact: Artifact) -> BinaryIO:
+        """Open a body to be read once from its start, as a context manager.
+
+        Its last bytes come only after its size and checksum were verified: who stops earlier has unverified ones.
+
+        Raises:
+            ArtifactMissing: it is gone, or is not what the reference says; the latter also while it is read.
+            NotConfigured: it lies in the artifact directory, and none is named here.
+            ArtifactsUnavailable: the directory cannot be read; also while it is read.
+            Unreachable: Redis did not answer.
+        """
+        with reaching(self._result_url):
+            return self.artifacts().open(artifact)
+
     def cancel(self, call_id: str) -> None:
         """Cancel a call, queued or running; see `Pending.cancel`.
 
@@ -165,6 +213,14 @@ class Gaia:
         """
         with reaching(self._url):
             cancel_store.request(self.broker(), call_id)
+
+    def nodes(self) -> list[Node]:
+        """Give the worker processes that live, by name.
+
+        Raises:
+            Unreachable: Redis did not answer.
+        """
+        return Nodes(self.broker(), self._url).list()
 
     @property
     def queues(self) -> Queues:
@@ -205,9 +261,9 @@ class Gaia:
         """Give the client of the result store."""
         return self._client(self._result_url, retries=1)
 
-    def artifacts(self) -> RedisArtifacts:
-        """Give the store of large bodies."""
-        return RedisArtifacts(self.results())
+    def artifacts(self, *, keep_s: float = 0.0) -> Artifacts:
+        """Give the store of large bodies, which keeps what is stored through it for at least `keep_s`."""
+        return self._keeping.store(self.results(), keep_s=keep_s)
 
     def stored(self, call_id: str) -> Meta | None:
         """Read a stored result, None while there is no final one."""
@@ -252,12 +308,14 @@ class Gaia:
         """Check the arguments, store large bodies, and write the message."""
         if type(priority) is not int or not 0 <= priority <= 9:  # noqa: PLR2004 - the steps that Celery knows
             raise call.refuse("priority", "must be an integer from 0 to 9")
+        if key is not None and not (isinstance(key, str) and 0 < len(key) <= KEY_LIMIT and is_unicode(key)):
+            raise call.refuse("idempotency_key", f"must be a string of 1 to {KEY_LIMIT} characters")
         now = time.time()
         begins_at = now if due_at is None else max(now, due_at)
         ends_at = begins_at + _duration(call, "deadline", deadline)
         drop_at = None if expires is None else begins_at + _duration(call, "expires", expires)
         with reaching(self._result_url):
-            fields = call.fields_json(self.artifacts())
+            fields = call.fields_json(self.artifacts(keep_s=ends_at - now + BODY_MARGIN_S))
         call_id = message.new_id()
         text = message.text_of(
             call,
@@ -269,22 +327,28 @@ class Gaia:
             stored=stored,
         )
         pending = Pending(self, call_id, type(call), ends_at, stored=stored)
-        return _Ready(pending, keys.queue_list(call.QUEUE, priority), text, due_at)
+        holder = call.holder()
+        queue = call.QUEUE if holder is None else keys.own_queue(holder.node)
+        return _Ready(pending, keys.queue_list(queue, priority), text, due_at, holder)
 
     def _submit_by_script(self, call: Call[R], ready: _Ready, key: str | None) -> Pending[R]:
-        """Queue a call under a key, or for later, in one step; a repeated call of the script is led to the first."""
-        if key is not None and not (isinstance(key, str) and 0 < len(key) <= KEY_LIMIT and is_unicode(key)):
-            raise call.refuse("idempotency_key", f"must be a string of 1 to {KEY_LIMIT} characters")
+        """Queue a call under a key, for later, or where its holder lives, in one step.
+
+        With a key, a repeated call of the script is led to the first.
+        """
         pending: Pending[R] = ready.pending
-        digest = "" if key is None else _digest(call)
+        digest = "" if key is None else payloads.digest(call)
         due = "" if ready.due_at is None else f"{ready.due_at:.6f}"
-        names = [ready.queue_list, keys.idempotency(key or ""), keys.DELAYED, keys.DELAYED_MESSAGES]
+        node, boot = (ready.holder.node, ready.holder.boot) if ready.holder else ("", "")
+        names = [ready.queue_list, keys.idempotency(key or ""), keys.DELAYED, keys.DELAYED_MESSAGES, keys.node(node)]
         with reaching(self._url):
             held = script(self._writer(), "submit")(
-                keys=names, args=[ready.text, pending.id, due, pending.id, digest, keys.KEY_TTL_S]
+                keys=names, args=[ready.text, pending.id, due, pending.id, digest, keys.KEY_TTL_S, boot]
             )
         if not held:
             return pending
+        if ready.holder is not None and len(held) == 1:
+            raise HolderLost(ready.holder.format())
         holder, payload = (bytes(each).decode() for each in held)
         if payload != digest:
             raise KeyReused(str(key), holder)
@@ -304,16 +368,19 @@ class Gaia:
         for call in calls:
             try:
                 ready = self._prepare(call, priority, deadline, expires, None, None, stored=stored)
+                if ready.holder is not None:
+                    self._submit_by_script(call, ready, None)
             except GaiaError as error:
                 prepared.append(error)
             else:
                 prepared.append(ready)
-                lists.setdefault(ready.queue_list, []).append(ready.text)
+                if ready.holder is None:
+                    lists.setdefault(ready.queue_list, []).append(ready.text)
         failures = {name: self._push(name, texts) for name, texts in lists.items()}
         return [
             Outcome(ok=False, error=each)
             if isinstance(each, GaiaError)
-            else _outcome(each.pending, failures[each.queue_list])
+            else _outcome(each.pending, failures.get(each.queue_list))
             for each in prepared
         ]
 
@@ -330,12 +397,18 @@ def _outcome(pending: Pending[R], error: GaiaError | None) -> Outcome[Pending[R]
     return Outcome(ok=True, result=pending) if error is None else Outcome(ok=False, error=error)
 
 
-def _duration(call: Call[Any], name: str, given: float | timedelta) -> float:
+def _within(given: float | timedelta) -> float | None:
+    """Give a duration as seconds; None if it is none, or ten years long."""
     try:
         found = seconds(given)
     except (TypeError, ValueError, OverflowError):
-        found = -1.0
-    if not 0 < found < LONGEST_S:
+        return None
+    return found if found < LONGEST_S else None
+
+
+def _duration(call: Call[Any], name: str, given: float | timedelta) -> float:
+    found = _within(given)
+    if found is None or found <= 0:
         raise call.refuse(name, "must be a positive duration, in seconds or as a timedelta, below ten years")
     return found
 
@@ -352,12 +425,6 @@ def _due_at(call: Call[Any], delay: float | timedelta | None, eta: datetime | No
     if eta.timestamp() > time.time() + LONGEST_S:
         raise call.refuse("eta", "must be within ten years")
     return eta.timestamp()
-
-
-def _digest(call: Call[Any]) -> str:
-    """Identify a payload. Large bodies count by their content, not by where they are kept."""
-    payload = json.dumps([call.OPERATION, call.fields_json()], sort_keys=True)
-    return hashlib.sha256(payload.encode()).hexdigest()
 
 
 _opened: "weakref.WeakSet[Gaia]" = weakref.WeakSet()

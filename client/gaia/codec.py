@@ -4,6 +4,7 @@ A converter is compiled once per type from its annotations and cached. The forms
 
     str, int, float, bool, None   themselves; an int is taken for a float, nothing else is converted
     bytes                         base64 text; over `INLINE_LIMIT_BYTES` {"$artifact": {...}} when a store is at hand
+    Body                          the same, and an `Artifact` that was put before; decoded it is always bytes
     tuple[X, ...]                 an array
     Mapping[str, X]               an object
     Literal[...]                  one of the values
@@ -63,14 +64,32 @@ class Artifact:
     media_type: str = "application/octet-stream"
 
 
+Body = bytes | Artifact
+"""A body in a call: its bytes, or one that lies in the store already."""
+
+
+def content(body: Body) -> bytes:
+    """Narrow a decoded body to its bytes.
+
+    Raises:
+        TypeError: for a reference, which only a call that was never decoded holds.
+    """
+    if isinstance(body, Artifact):
+        raise TypeError("the body is an artifact that was not fetched")
+    return body
+
+
 class Blobs(Protocol):
     """Where large bodies are kept."""
 
     def put(self, body: bytes) -> Artifact:
         """Store a body."""
 
+    def refer(self, artifact: Artifact) -> Artifact:
+        """Give the reference that travels for a body stored before, and keep it as long as one stored now."""
+
     def get(self, artifact: Artifact) -> bytes:
-        """Fetch a body, its checksum verified."""
+        """Fetch a body, its size and checksum verified."""
 
 
 Encode = Callable[[Any, Blobs | None], Any]
@@ -109,8 +128,8 @@ def _encoder(kind: Any) -> Encode:
     if is_dataclass(kind):
         return _dataclass_encoder(kind)
     origin = get_origin(kind)
-    if kind is bytes:
-        return _encode_bytes
+    if kind in (bytes, Body):
+        return _encode_bytes if kind is bytes else _encode_body
     if origin in (Union, types.UnionType):
         return _optional(_encoder(_only(kind)))
     if origin is tuple:
@@ -143,14 +162,23 @@ def _default(each: Field[Any]) -> object:
     return each.default if each.default_factory is MISSING else each.default_factory()
 
 
+def _encode_body(value: Any, blobs: Blobs | None) -> Any:
+    if isinstance(value, Artifact):
+        return _reference(value if blobs is None else blobs.refer(value))
+    return _encode_bytes(value, blobs)
+
+
 def _encode_bytes(value: Any, blobs: Blobs | None) -> Any:
     if not isinstance(value, bytes | bytearray | memoryview):
         raise Mismatch("", f"must be bytes, got {_name(value)}")
     body = bytes(value)
     if blobs is not None and len(body) > INLINE_LIMIT_BYTES:
-        found = blobs.put(body)
-        return {ARTIFACT: {each.name: getattr(found, each.name) for each in fields(found)}}
+        return _reference(blobs.put(body))
     return base64.b64encode(body).decode("ascii")
+
+
+def _reference(artifact: Artifact) -> dict[str, Any]:
+    return {ARTIFACT: {each.name: getattr(artifact, each.name) for each in fields(artifact)}}
 
 
 def _encode_mapping(item: Encode) -> Encode:
@@ -187,7 +215,7 @@ def _decoder(kind: Any, lenient: bool) -> Decode:  # noqa: FBT001 - a cache key
         convert = _fields_decoder(make, lenient)
         return lambda given, blobs: make(**convert(given, blobs))
     origin = get_origin(kind)
-    if kind is bytes:
+    if kind in (bytes, Body):
         return _decode_bytes
     if origin in (Union, types.UnionType):
         return _optional(_decoder(_only(kind), lenient))
@@ -335,6 +363,8 @@ def _key(name: object) -> str:
 def _only(kind: Any) -> Any:
     """Give X of `X | None`."""
     inner = [each for each in get_args(kind) if each is not type(None)]
+    if set(inner) == set(get_args(Body)):
+        return Body
     if len(inner) != 1:
         message = f"a union has no wire form, only `X | None`: {kind!r}"
         raise TypeError(message)

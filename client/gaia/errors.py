@@ -75,7 +75,7 @@ class PayloadTooLarge(Permanent):
     def __str__(self) -> str:
         return (
             f"{self.operation}: the message has {self.size_bytes} bytes, the queue takes {self.limit_bytes}: "
-            "put large data where the worker can read it (a files root or a URL), or split the call"
+            "hand large data over in a field of bytes, or with `put`, or split the call"
         )
 
 
@@ -235,6 +235,16 @@ class WorkerLostTooOften(Permanent):
 
 
 @dataclass(eq=False, repr=False)
+class HolderLost(Permanent):
+    """The worker that held a session, a started process or the like has ended, and what it held with it."""
+
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.id} is gone: the worker that held it has ended or was restarted"
+
+
+@dataclass(eq=False, repr=False)
 class NotReplayable(Permanent):
     """A dead letter is no call, so it cannot be queued again."""
 
@@ -254,6 +264,28 @@ class ArtifactMissing(Permanent):
 
     def __str__(self) -> str:
         return f"artifact {self.id}: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class ArtifactsFull(Transient):
+    """The quota of the artifact directory is used up; expired bodies make room."""
+
+    needed_bytes: int
+    quota_bytes: int
+
+    def __str__(self) -> str:
+        return f"the artifact directory has no room for {self.needed_bytes} bytes within {self.quota_bytes}"
+
+
+@dataclass(eq=False, repr=False)
+class ArtifactsUnavailable(Transient):
+    """The artifact directory cannot be used: it is not mounted, not permitted, or its disk is full."""
+
+    directory: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the artifact directory {self.directory} cannot be used: {self.reason}"
 
 
 # --- of the network
@@ -346,6 +378,17 @@ class BodyTooLarge(Permanent):
 
     def __str__(self) -> str:
         return f"{self.source}: the body is over {self.limit_bytes} bytes"
+
+
+@dataclass(eq=False, repr=False)
+class ArtifactTooLarge(BodyTooLarge):
+    """A body is over what Redis keeps, and no directory for larger ones is named."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source} is over {self.limit_bytes} bytes: name a directory that producers and workers share in "
+            "GAIA_ARTIFACTS__URL; then hand it over as it is, or with `put`, which streams"
+        )
 
 
 @dataclass(eq=False, repr=False)

@@ -75,3 +75,14 @@ def text_of(
 @cache
 def _origin(pid: int) -> str:
     return json.dumps(f"gaia{pid}@{socket.gethostname()}")
+
+
+def opened(raw: bytes) -> tuple[dict[str, Any], object]:
+    """Give the headers and fields of a message, whoever wrote it, as far as it has any."""
+    try:
+        found = json.loads(raw)
+        headers = found["headers"]
+        body = base64.b64decode(found["body"])
+        return (headers if isinstance(headers, dict) else {}), json.loads(body)[1]
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        return {}, None

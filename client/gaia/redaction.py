@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any, Final, get_args, get_type_hints
 from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
+from gaia.codec import Artifact
 from gaia.scrubbing import (
     MASK,
     SHORTEST_SECRET,
@@ -118,7 +119,9 @@ def _plan(contract: Any) -> dict[str, tuple[str | None, type[Any] | None]]:
 
 
 def _contract_in(hint: Any) -> type[Any] | None:
-    """Find the dataclass of `X`, `X | None` or `tuple[X, ...]`."""
+    """Find the dataclass of `X`, `X | None` or `tuple[X, ...]`; a reference to a body is no contract."""
+    if hint is Artifact:
+        return None
     if is_dataclass(hint) and isinstance(hint, type):
         return hint
     return next((found for each in get_args(hint) if (found := _contract_in(each)) is not None), None)
@@ -198,7 +201,7 @@ def _split(url: str) -> Any:
     """Split a URL, None if it cannot be told which part of it is which."""
     try:
         parts = urlsplit(url)
-        sound = not parts.netloc or bool(parts.hostname) or parts.port is not None
+        sound = not parts.netloc or (bool(parts.hostname) and parts.port != 0)  # `port` raises if it is no number
     except ValueError:
         return None
     return parts if sound else None
@@ -313,7 +316,9 @@ def _url_secrets(value: object) -> Iterator[str]:
         yield from _basic(unquote(user), unquote(password))
     for found in _PARAMETER.finditer(value):
         if names_secret(found):
-            yield from (found["value"], unquote(found["value"]), unquote_plus(found["value"]))
+            # A parameter of the path ends at the query, one of the query may hold a question mark.
+            for each in (found["value"], found["value"].partition("?")[0]):
+                yield from (each, unquote(each), unquote_plus(each))
 
 
 def _argv_secrets(value: object) -> Iterator[str]:

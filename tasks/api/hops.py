@@ -14,6 +14,7 @@ from urllib3.connection import port_by_scheme
 from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
+from gaia.codec import content
 from gaia.contracts import api
 from gaia.errors import BadReply
 from gaia.scrubbing import sounds_secret
@@ -38,7 +39,7 @@ def first(call: api.Request, user_agent: str) -> PreparedRequest:
             url=_bare(call.url),
             headers=_headers(call, user_agent),
             params=call.params,
-            data=call.data if call.body is None else call.body,
+            data=call.data if call.body is None else content(call.body),
             json=call.json,
             auth=_credentials(call),
         )

@@ -27,7 +27,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from gaia.store import keys
 from tasks.broker.holder import Commit, Holder, holder
-from tasks.broker.reading import due_at, flaw_of, renewed_until
+from tasks.broker.reading import due_at, flaw_of, paused_in, renewed_until
 from tasks.broker.scripts import SCRIPTS, SHARED_KEYS, TURN, TURN_SHA
 
 log = logging.getLogger(__name__)
@@ -278,9 +278,9 @@ class Channel(kombu_redis.Channel):
         self.holder.fetched(name, self._sent_fence, renewed_until(message), message)
         # The script and kombu may read a message made to confuse differently; it is held under this tag.
         message["properties"]["delivery_tag"] = name
-        headers, due = message["headers"], due_at(message["headers"])
-        if str(headers.get("task")) in self._paused:
-            self.holder.put_aside(name, headers["task"])
+        due, paused = due_at(message["headers"]), paused_in(message["headers"], self._paused)
+        if paused is not None:
+            self.holder.put_aside(name, paused)
             self.holder.end(name)
         elif due is not None and due > time.time():
             # A stock producer's `countdown` or `eta`: it waits in Redis, not in this worker's memory.

@@ -129,6 +129,10 @@ class Holder:
         """Let a message wait for a paused operation when it ends."""
         return self._act(tag, "aside", operation, "")
 
+    def move(self, tag: str, queue: str) -> bool:
+        """Put a message on another queue when it ends."""
+        return self._act(tag, "move", queue, "")
+
     def bury(self, tag: str, reason: str, error: str) -> bool:
         """Make a message a dead letter when it ends."""
         return self._act(tag, "bury", reason, error)

@@ -2,7 +2,7 @@
 
 import base64
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -30,6 +30,15 @@ def due_at(headers: Mapping[str, Any]) -> float | None:
     except ValueError:
         return None  # Celery refuses it, with a reason
     return (due if due.tzinfo else due.replace(tzinfo=UTC)).timestamp()
+
+
+def paused_in(headers: Mapping[str, Any], paused: Container[str]) -> str | None:
+    """Give what keeps a fetched message from starting: its operation, or the queue that names, is paused.
+
+    A paused queue is not fetched from. But its operations come by other queues, too: a node's own.
+    """
+    operation = str(headers.get("task"))
+    return next((each for each in (operation, operation.partition(".")[0]) if each in paused), None)
 
 
 def flaw_of(message: object) -> str | None:

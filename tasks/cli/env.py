@@ -1,9 +1,10 @@
-"""`gaia env`: the shell line that points producers at the running cluster."""
+"""`gaia env`: the shell lines that point producers at the running cluster."""
 
 from pathlib import Path
 
 import click
 
+from gaia.store.artifacts import URL_VARIABLE as ARTIFACTS_URL
 from tasks.cli.state import DEFAULT, StateDir
 
 
@@ -16,5 +17,7 @@ def env(state_dir: Path) -> None:
     if url is None:
         hint = "it is still starting" if state.held() else "start one with `gaia up`, or name its --state-dir"
         raise click.ClickException(f"no cluster is ready in {state.path}: {hint}")
-    quoted = url.replace("'", "'\"'\"'")
-    click.echo(f"export GAIA_REDIS_URL='{quoted}'")
+    for name, value in {"GAIA_REDIS_URL": url, ARTIFACTS_URL: state.announced_artifacts()}.items():
+        if value is not None:
+            quoted = value.replace("'", "'\"'\"'")
+            click.echo(f"export {name}='{quoted}'")

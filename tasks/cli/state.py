@@ -4,11 +4,12 @@
 goes with its process, `env` counts only while the lock is held, and password, port and data serve the next start.
 
     lock             held by the running `gaia up`
-    env              the address of the Redis of the running cluster
+    env              the address of the Redis of the running cluster, and the directory of its large bodies
     redis-password   of the embedded server, as long as its data
     redis-port       the one it had last
     redis.conf  redis.log  redis/
     files/           the root `data`, unless settings name others
+    artifacts/       bodies over 8 MiB, unless settings name another directory
 """
 
 import fcntl
@@ -128,14 +129,21 @@ class StateDir:
         path.chmod(0o600)
         return kept
 
-    def announce(self, url: str) -> None:
+    def announce(self, url: str, artifacts_url: str = "") -> None:
         """Let other commands find the running cluster."""
-        self.write("env", f"{url}\n")
+        self.write("env", f"{url}\n{artifacts_url}\n")
 
     def announced(self) -> str | None:
         """Give the address of the running cluster's Redis, password included; None if no cluster is ready."""
-        url = self.read("env") if self.held() else None
-        return url.strip() if url else None
+        return self._announced(0)
+
+    def announced_artifacts(self) -> str | None:
+        """Give where the running cluster keeps large bodies; None if no cluster is ready."""
+        return self._announced(1)
+
+    def _announced(self, line: int) -> str | None:
+        text = self.read("env") if self.held() else None
+        return text.split("\n")[line] or None if text else None
 
 
 def _private(path: Path, flags: int) -> int:

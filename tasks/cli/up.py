@@ -13,6 +13,7 @@ from config.flower_options import flower_options
 from config.settings import Settings, read
 from gaia import wire
 from gaia.errors import Unreachable
+from gaia.store.artifacts import URL_VARIABLE as ARTIFACTS_URL
 from gaia.store.connection import connect, reaching, show_url
 from tasks.cli import flower, notify
 from tasks.cli.guard import stand_guard
@@ -74,6 +75,8 @@ class Up:
         self._own_files = "roots" not in settings.files.model_fields_set
         if self._own_files:
             self._env["GAIA_FILES__ROOTS"] = json.dumps({"data": str(state.directory("files"))})
+        self._artifacts_url = settings.artifacts.url or str(state.directory("artifacts"))
+        self._env[ARTIFACTS_URL] = self._artifacts_url
         self._output = Output(width=max(map(len, (*queues, "flower"))))
 
     def run(self, redis_port: int | None) -> None:
@@ -88,7 +91,7 @@ class Up:
                 _start_server(cluster, server, self._env)
             cluster.start(*self._programs(url))
             cluster.wait_ready(READY_BOUND_S)
-            self._state.announce(url)
+            self._state.announce(url, self._artifacts_url)
             self._output.say(self._banner(url, server))
             cluster.run()
 

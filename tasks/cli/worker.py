@@ -40,5 +40,7 @@ def worker(queues: tuple[str, ...], concurrency: int | None, name: str | None) -
             calls_at_once=runtime.concurrency(queues, setting),
             name=runtime.node_name(queues, name),
             log_level=settings.worker.log_level,
+            memory_bytes=settings.worker.memory_bytes,
+            grace_s=settings.worker.grace_s,
         )
     )

@@ -3,6 +3,7 @@
 import hashlib
 import os
 
+from gaia.codec import content
 from gaia.contracts import files
 from gaia.errors import BodyTooLarge
 from tasks.files.replacement import CHUNK_BYTES, replace
@@ -24,12 +25,13 @@ class FilesService:
             PathDenied, FileMissing, FileFailed, NotConfigured, Cancelled, DeadlineExceeded
         """
         scope.check()
+        body = content(call.body)
         with (
             self._roots.parent(call.path, make=True, durable=call.durable) as (directory, name),
             translated(call.path),
         ):
-            replace(directory, name, call.body, durable=call.durable, check=scope.check)
-        return files.Written(path=call.path, size_bytes=len(call.body), etag=etag(call.body))
+            replace(directory, name, body, durable=call.durable, check=scope.check)
+        return files.Written(path=call.path, size_bytes=len(body), etag=etag(body))
 
     def read(self, call: files.Read, scope: Scope) -> files.Content:
         """Read a whole file. One that is replaced meanwhile is read as it was when it was opened.

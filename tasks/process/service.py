@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from config import settings
+from gaia.codec import content
 from gaia.contracts import process
 from gaia.errors import StartFailed
 from tasks.process.environment import environment
@@ -64,7 +65,7 @@ class ProcessService:
             stack.enter_context(scope.cancelled.calling(waker.wake))
             return Supervisor(
                 _start(call, executable, env, cwd),
-                stdin=call.stdin,
+                stdin=content(call.stdin),
                 bounds=bounds,
                 scope=scope,
                 table=self._table,

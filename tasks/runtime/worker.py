@@ -11,6 +11,7 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.platforms import SecurityWarning
 
 from tasks.broker import holder
+from tasks.runtime.memory import MemoryBound, reexecute
 
 CONCURRENCY: Final = {"process": 8, "browser": 4}
 UNHURRIED: Final = frozenset({"browser", "process"})
@@ -29,8 +30,23 @@ def concurrency(queues: Sequence[str], setting: int | None) -> int:
     return setting or max(CONCURRENCY.get(each, DEFAULT_CONCURRENCY) for each in queues)
 
 
-def run(app: Celery, queues: Sequence[str], *, calls_at_once: int, name: str, log_level: str) -> int:
-    """Work until a signal ends it; give the exit code."""
+def run(
+    app: Celery,
+    queues: Sequence[str],
+    *,
+    calls_at_once: int,
+    name: str,
+    log_level: str,
+    memory_bytes: int | None = None,
+    grace_s: float = 0.0,
+) -> int:
+    """Work until a signal ends it; give the exit code.
+
+    Past `memory_bytes` the process drains, within `grace_s`, and executes itself anew: then this does not return.
+
+    Raises:
+        SettingsError: if the worker has more memory than that already.
+    """
     # Celery warns of root whatever it may be sent; here it is JSON alone. What pages and programs may do as root is
     # bounded where they are started.
     warnings.filterwarnings("ignore", category=SecurityWarning)
@@ -49,8 +65,13 @@ def run(app: Celery, queues: Sequence[str], *, calls_at_once: int, name: str, lo
         without_mingle=True,
         send_events=True,
     )
+    bound = None if memory_bytes is None else MemoryBound(worker, memory_bytes, grace_s)
+    if bound is not None:
+        bound.install()
     try:
         worker.start()
     except (WorkerShutdown, WorkerTerminate) as end:
         return int(end.code or 0)
+    if bound is not None and bound.due and not worker.exitcode:
+        reexecute()
     return int(worker.exitcode or 0)

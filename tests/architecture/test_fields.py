@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from gaia import redaction, wire
+from gaia import codec, redaction, wire
 from gaia.contracts.base import CALLS, Call, Result
 
 for queue in wire.QUEUES:
@@ -21,7 +21,7 @@ SECRET_NAMES = re.compile(
 
 def nested(kind: Any) -> Iterator[type]:
     """Give the dataclasses that an annotation mentions, itself included, and those that these mention."""
-    if is_dataclass(kind) and isinstance(kind, type):
+    if is_dataclass(kind) and isinstance(kind, type) and kind is not codec.Artifact:
         yield kind
         hints = get_type_hints(kind)
         for each in fields(kind):

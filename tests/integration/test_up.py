@@ -134,7 +134,9 @@ def workers(page: str) -> list[str]:
 
 
 def test_env_is_a_shell_line_that_leads_a_producer_to_the_workers(up: Up) -> None:
-    assert re.fullmatch(r"export GAIA_REDIS_URL='redis://:[0-9a-f]{64}@127\.0\.0\.1:\d+/0'\n", up.env().stdout)
+    redis_line, artifacts_line = up.env().stdout.splitlines()
+    assert re.fullmatch(r"export GAIA_REDIS_URL='redis://:[0-9a-f]{64}@127\.0\.0\.1:\d+/0'", redis_line)
+    assert artifacts_line == f"export GAIA_ARTIFACTS__URL='{up.state / 'artifacts'}'"
     with Gaia(up.url()) as g:
         g.submit(files.Write("data:a/b.txt", b"hello")).get(timeout=30)
         assert g.submit(files.Read("data:a/b.txt")).get(timeout=30).body == b"hello"

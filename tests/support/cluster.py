@@ -65,9 +65,9 @@ def worker(url: str, *queues: str, log: Path, **environ: str) -> Iterator[Worker
 
 
 @contextmanager
-def probe_worker(url: str, *, log: Path, **environ: str) -> Iterator[Worker]:
+def probe_worker(url: str, *, log: Path, name: str | None = None, **environ: str) -> Iterator[Worker]:
     """Run a worker of the test operations, see `tests.support.probe`."""
-    argv = [sys.executable, "-m", "tests.support.probe_worker"]
+    argv = [sys.executable, "-m", "tests.support.probe_worker", *([name] if name else [])]
     with _running(Worker(argv, {"GAIA_REDIS_URL": url, **environ}, log)) as found:
         yield found
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gaia.contracts.base import Call, Result, RetryPolicy, contract, secret
 from gaia.errors import ConnectFailed, TimedOut
+from tasks.runtime import identity
 from tasks.scope import Later, Scope
 from tasks.wiring import handles
 
@@ -83,6 +84,38 @@ class Die(Call[Seen], operation="probe.die"):
     marker: str
 
 
+@contract
+class HoldThing(Call[Seen], operation="probe.hold_thing"):
+    """Make a thing that lives on the worker; its id is the text."""
+
+
+@contract
+class AskThing(Call[Seen], operation="probe.ask_thing"):
+    """Name the process that holds a thing; go on for as long as `Hold`, if there are files."""
+
+    HOLDER = "thing"
+
+    thing: str
+    started: str = ""
+    release: str = ""
+
+
+@contract
+class DropThing(Call[Seen], operation="probe.drop_thing"):
+    """End a thing."""
+
+    HOLDER = "thing"
+
+    thing: str
+
+
+@contract
+class Grow(Call[Seen], operation="probe.grow"):
+    """Keep so much memory for good; the text is the pid."""
+
+    size_bytes: int
+
+
 @handles(Echo)
 def echo(call: Echo, scope: Scope) -> Seen:
     scope.progress(1, 2, "half")
@@ -141,3 +174,30 @@ def die(call: Die, scope: Scope) -> Seen:
         os.kill(os.getpid(), signal.SIGKILL)
         raise TimedOut("probe.die", 0)
     return Seen("survived")
+
+
+@handles(HoldThing)
+def hold_thing(call: HoldThing, scope: Scope) -> Seen:
+    return Seen(identity.own().hold())
+
+
+@handles(AskThing)
+def ask_thing(call: AskThing, scope: Scope) -> Seen:
+    if call.started:
+        hold(Hold(call.started, call.release), scope)
+    return Seen(str(os.getpid()))
+
+
+@handles(DropThing)
+def drop_thing(call: DropThing, scope: Scope) -> Seen:
+    identity.own().release(call.thing)
+    return Seen("dropped")
+
+
+_kept: list[bytes] = []
+
+
+@handles(Grow)
+def grow(call: Grow, scope: Scope) -> Seen:
+    _kept.append(os.urandom(1) * call.size_bytes)
+    return Seen(str(os.getpid()))

@@ -6,6 +6,7 @@ from dataclasses import field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from gaia.codec import Body
 from gaia.contracts.base import URL_FORBIDDEN, Call, Result, RetryPolicy, contract, secret
 from gaia.errors import GaiaError, Transient
 
@@ -40,7 +41,7 @@ class Response(Result):
                 charset = value.strip("\"' ")
         try:
             return self.body.decode(charset, "replace")
-        except LookupError:
+        except (LookupError, ValueError):
             return self.body.decode("utf-8", "replace")
 
     def json(self) -> Any:
@@ -69,7 +70,7 @@ class Request(Call[Response], operation="api.request"):
     headers: Mapping[str, str] = secret("named", default_factory=dict)
     json: Any = secret("body", default=None)
     data: Mapping[str, str] | None = secret("body", default=None)
-    body: bytes | None = secret("body", default=None)
+    body: Body | None = secret("body", default=None)
     auth: tuple[str, str] | None = secret("all", default=None)
     timeout_s: float = 30.0
     max_redirects: int = 10

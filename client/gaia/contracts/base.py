@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeVar, datacl
 
 from gaia import codec, redaction
 from gaia.errors import GaiaError, InvalidCall, Transient
+from gaia.sticky import HolderId
 
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
@@ -26,6 +27,9 @@ CALLS: dict[str, type["Call[Any]"]] = {}
 
 URL_FORBIDDEN: Final = (*map(chr, range(0x21)), "\x7f")
 """Blanks and control characters: some readers of URLs drop them, so two would see two URLs (RFC 3986 section 2)."""
+
+REASON_CHARACTERS: Final = 400
+"""A reason is cut there: names in it are the caller's."""
 
 Secrecy = Literal["all", "values", "named", "url", "argv", "body"]
 """How a field is redacted, see `gaia.redaction`."""
@@ -76,6 +80,8 @@ class Call(_Shown, Generic[R_co]):
     QUEUE: ClassVar[str]
     RESULT: ClassVar[type[Any]]
     RETRY: ClassVar[RetryPolicy] = RetryPolicy()
+    HOLDER: ClassVar[str | None] = None
+    """The field with the id of what the call is about, if that lives on one worker: the call goes there."""
 
     def __init_subclass__(cls, operation: str, **options: Any) -> None:
         """Enter the contract into `CALLS`."""
@@ -97,7 +103,8 @@ class Call(_Shown, Generic[R_co]):
                 object.__setattr__(self, each.name, value.total_seconds())
         try:
             self.check()
-        except (AttributeError, TypeError, ValueError):
+            self.holder()
+        except (AttributeError, TypeError, ValueError, LookupError):
             # A field of the wrong type broke a check that takes types for granted: name the field.
             self.fields_json()
             raise
@@ -128,13 +135,27 @@ class Call(_Shown, Generic[R_co]):
     def check(self) -> None:
         """Check bounds that the types cannot say; overridden where there are any."""
 
+    def holder(self) -> HolderId | None:
+        """Give the id of what the call is about, None if it may run anywhere.
+
+        Raises:
+            InvalidCall: if the field holds no such id.
+        """
+        given = None if self.HOLDER is None else getattr(self, self.HOLDER)
+        if self.HOLDER is None or given is None:
+            return None
+        try:
+            return HolderId.parse(given)
+        except ValueError as failure:
+            raise self.refuse(self.HOLDER, str(failure)) from None
+
     def may_retry(self, error: GaiaError) -> bool:
         """Say whether this call may run again after that error."""
         return isinstance(error, Transient)
 
     def refuse(self, field_name: str, reason: str) -> InvalidCall:
         """Make the error for a field that is out of bounds."""
-        return InvalidCall(self.OPERATION, field_name, reason)
+        return InvalidCall(self.OPERATION, field_name, redaction.scrub(reason[:REASON_CHARACTERS]))
 
     def require(self, field_name: str, reason: str, *, holds: bool) -> None:
         """Raise `InvalidCall` for the field unless the condition holds."""

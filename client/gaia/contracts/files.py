@@ -3,6 +3,7 @@
 A path is `root:relative/path`. The roots are directories that the worker's settings name; nothing leaves them.
 """
 
+from gaia.codec import Body
 from gaia.contracts.base import Call, Result, contract, secret
 
 PATH_LIMIT = 4096
@@ -39,7 +40,7 @@ class Write(Call[Written], operation="files.write"):
     """
 
     path: str
-    body: bytes = secret("body")
+    body: Body = secret("body")
     durable: bool = True
 
     def check(self) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
+from gaia.codec import Body
 from gaia.contracts.base import Call, Result, contract, secret
 
 Reason = Literal["exited", "signal", "timeout", "memory", "output", "cancelled", "worker_stopped"]
@@ -57,7 +58,7 @@ class Run(Call[Exited], operation="process.run"):
     argv: tuple[str, ...] = secret("argv")
     env: Mapping[str, str] = secret("values", default_factory=dict)
     cwd: str | None = None
-    stdin: bytes = secret("body", default=b"")
+    stdin: Body = secret("body", default=b"")
     timeout_s: float = 300.0
     limits: Limits = Limits()
 

@@ -1,59 +1,214 @@
-"""Large bodies, kept in Redis for a while: the claim check of messages and results.
+"""Large bodies, kept for a while: the claim check of messages and results.
 
-A reference holds 128 random bits, the size and the SHA-256. It is resolved only beneath this store's own key prefix:
-no path and no URL is ever taken from a message.
+A reference holds 128 random bits, the size and the SHA-256. Bodies up to 8 MiB lie in Redis, larger ones in a
+directory that all machines share. The size alone says which; no path and no URL is ever taken from a message.
 """
 
-import hashlib
-import re
+import io
+import math
 import secrets
-from typing import Final
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO, Final, Self
 
 import redis
 
 from gaia.codec import Artifact
-from gaia.errors import ArtifactMissing, BodyTooLarge
-from gaia.store import keys
+from gaia.errors import ArtifactMissing, ArtifactTooLarge, BodyTooLarge, InvalidSetting, NotConfigured
+from gaia.store import bodies, keys
+from gaia.store.bodies import DEFAULT_TTL_S, Source, Store, Tally
+from gaia.store.directory import QUOTA_BYTES, DirectoryArtifacts, directory_of
+
+VARIABLES: Final = "GAIA_ARTIFACTS__"
+URL_VARIABLE: Final = VARIABLES + "URL"
 
 LIMIT_BYTES: Final = 8 * 1024 * 1024
 """Redis holds bodies in memory, and a reply this long already blocks it for milliseconds."""
 
-DEFAULT_TTL_S: Final = 3600
+MEMORY_BYTES: Final = 128 * 1024 * 1024
+"""A larger body is not taken into memory as a whole, unless settings say so."""
 
-_ID = re.compile(r"[0-9a-f]{32}")
+DIGITS: Final = 18
+"""Of a number in a setting, so that it fits 64 bits."""
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """How large bodies are kept. Producers and workers of a cluster agree on the directory and its quota."""
+
+    directory: Path | None = None
+    ttl_s: float = DEFAULT_TTL_S
+    quota_bytes: int = QUOTA_BYTES
+    memory_bytes: int = MEMORY_BYTES
+
+    @classmethod
+    def read(cls, url: str | None, environ: Mapping[str, str]) -> Self:
+        """Read a producer's environment; a URL that is given goes before the variable.
+
+        Raises:
+            InvalidSetting: naming the variable.
+        """
+        url = url or environ.get(URL_VARIABLE)
+        try:
+            directory = directory_of(url) if url else None
+        except ValueError as failure:
+            raise InvalidSetting(URL_VARIABLE, str(failure)) from None
+        numbers = {name: _number(environ, name) for name in ("ttl_s", "quota_bytes", "memory_bytes")}
+        return cls(directory, **{name: number for name, number in numbers.items() if number is not None})
+
+    def store(self, client: redis.Redis, *, keep_s: float = 0.0) -> "Artifacts":
+        """Make the store, on the Redis of the results; what is stored through it is kept for at least `keep_s`."""
+        ttl_s = max(self.ttl_s, keep_s)
+        return Artifacts(RedisArtifacts(client, ttl_s=ttl_s), self.shared(ttl_s), memory_bytes=self.memory_bytes)
+
+    def shared(self, ttl_s: float = DEFAULT_TTL_S) -> DirectoryArtifacts | None:
+        """Make the directory's store alone, None if none is named."""
+        if self.directory is None:
+            return None
+        return DirectoryArtifacts(self.directory, ttl_s=ttl_s, quota_bytes=self.quota_bytes)
+
+
+def _number(environ: Mapping[str, str], name: str) -> int | None:
+    variable = VARIABLES + name.upper()
+    text = environ.get(variable)
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < len(text.lstrip("0")) <= DIGITS):
+        raise InvalidSetting(variable, "must be a positive integer")
+    return int(text)
+
+
+class Artifacts:
+    """Every body that a call, a result or `Gaia.put` hands over, in Redis or in the directory by its size."""
+
+    def __init__(
+        self,
+        small: Store,
+        large: Store | None = None,
+        *,
+        limit_bytes: int = LIMIT_BYTES,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> None:
+        """Keep bodies up to `limit_bytes` in the first store; producers and workers must agree on that.
+
+        `memory_bytes` is the largest body that `get` takes into memory.
+        """
+        self._small = small
+        self._large = large
+        self._limit_bytes = limit_bytes
+        self._memory_bytes = memory_bytes
+
+    def put(self, source: Source, *, media_type: str = Artifact.media_type) -> Artifact:
+        """Store a body; of a file what is left to read, a chunk at a time.
+
+        Raises:
+            ArtifactTooLarge: over 8 MiB without a directory.
+            BodyTooLarge: over the whole quota.
+            ArtifactsFull, ArtifactsUnavailable: of the directory.
+            FileMissing, FileFailed, InvalidCall: of the source.
+        """
+        with bodies.opened(source) as (file, size_bytes):
+            head = bodies.read(file, self._limit_bytes + 1)
+            fits = len(head) <= self._limit_bytes or self._large is None
+            store = self._small if fits or self._large is None else self._large
+            return store.write(chain((head,), bodies.chunks(file)), size_bytes=size_bytes, media_type=media_type)
+
+    def open(self, artifact: Artifact) -> BinaryIO:
+        """Open a body to be read once, from its start.
+
+        Size and checksum are verified when the last bytes are read: whoever stops earlier has unverified ones.
+
+        Raises:
+            ArtifactMissing: if it is not there, or is not what the reference says; the latter also while it is read.
+            NotConfigured: if it lies in a directory that is not known here.
+            ArtifactsUnavailable: if the directory cannot be read.
+        """
+        bodies.require_id(artifact)
+        return self._of(artifact).open(artifact)
+
+    def get(self, artifact: Artifact) -> bytes:
+        """Fetch a whole body.
+
+        Raises:
+            BodyTooLarge: if it is larger than may be taken into memory; `open` reads it.
+            ArtifactMissing, NotConfigured, ArtifactsUnavailable: as `open`.
+        """
+        if artifact.size_bytes > self._memory_bytes:
+            raise BodyTooLarge(f"artifact {bodies.require_id(artifact)}", self._memory_bytes)
+        with self.open(artifact) as file:
+            return bodies.read_all(file)
+
+    def refer(self, artifact: Artifact) -> Artifact:
+        """Give the reference that travels in a message, and keep the body as long as one stored now.
+
+        Raises:
+            ArtifactMissing, NotConfigured, ArtifactsUnavailable: as `open`, the content unread.
+        """
+        bodies.require_id(artifact)
+        return self._of(artifact).refer(artifact)
+
+    def _of(self, artifact: Artifact) -> Store:
+        if artifact.size_bytes <= self._limit_bytes:
+            return self._small
+        if self._large is None:
+            raise NotConfigured(URL_VARIABLE, f"artifact {artifact.id} lies in the directory that it names elsewhere")
+        return self._large
 
 
 class RedisArtifacts:
     """Bodies as Redis strings with an expiry."""
 
-    def __init__(self, client: redis.Redis, *, ttl_s: int = DEFAULT_TTL_S) -> None:
-        """Use a client; `ttl_s` is how long a body is kept."""
+    def __init__(self, client: redis.Redis, *, ttl_s: float = DEFAULT_TTL_S) -> None:
+        """Use a client; `ttl_s` is how long a body is kept. What Redis refuses is raised as redis-py does."""
         self._client = client
-        self._ttl_s = ttl_s
+        self._ttl_s = math.ceil(ttl_s)
 
-    def put(self, body: bytes) -> Artifact:
+    def write(self, chunks: Iterable[bytes], *, size_bytes: int | None, media_type: str) -> Artifact:
         """Store a body.
 
         Raises:
-            BodyTooLarge: over 8 MiB.
+            ArtifactTooLarge: over 8 MiB.
         """
-        if len(body) > LIMIT_BYTES:
-            raise BodyTooLarge("the artifact store", LIMIT_BYTES)
-        found = Artifact(secrets.token_hex(16), len(body), hashlib.sha256(body).hexdigest())
-        self._client.set(keys.artifact(found.id), body, ex=self._ttl_s)
+        _require_small(size_bytes or 0)
+        tally, body = Tally(), io.BytesIO()
+        for chunk in chunks:
+            tally.add(chunk)
+            _require_small(tally.size_bytes)
+            body.write(chunk)
+        found = tally.artifact(secrets.token_hex(16), media_type)
+        self._client.set(keys.artifact(found.id), body.getbuffer(), ex=self._ttl_s)
         return found
 
-    def get(self, artifact: Artifact) -> bytes:
-        """Fetch a body.
+    def open(self, artifact: Artifact) -> BinaryIO:
+        """Fetch a body; it is verified as a whole before any of it is read.
 
         Raises:
             ArtifactMissing: if it is not there, or is not what the reference says.
         """
-        if not _ID.fullmatch(artifact.id):
-            raise ArtifactMissing(artifact.id[:64], "is no artifact id")
-        body = self._client.get(keys.artifact(artifact.id))
+        body = self._client.get(keys.artifact(bodies.require_id(artifact)))
         if not isinstance(body, bytes):
-            raise ArtifactMissing(artifact.id, "is not stored, or has expired")
-        if hashlib.sha256(body).hexdigest() != artifact.sha256:
-            raise ArtifactMissing(artifact.id, "does not match its checksum")
-        return body
+            raise ArtifactMissing(artifact.id, bodies.NOT_STORED)
+        tally = Tally()
+        tally.add(body)
+        tally.require(artifact)
+        return io.BytesIO(body)
+
+    def refer(self, artifact: Artifact) -> Artifact:
+        """Keep a body as long as one stored now, or longer if it already is.
+
+        Raises:
+            ArtifactMissing: if it is not there.
+        """
+        key = keys.artifact(bodies.require_id(artifact))
+        left_s = int(self._client.ttl(key))
+        # -2 is for no key; one may also expire in between.
+        if left_s == -2 or (left_s < self._ttl_s and not self._client.expire(key, self._ttl_s)):  # noqa: PLR2004
+            raise ArtifactMissing(artifact.id, bodies.NOT_STORED)
+        return artifact
+
+
+def _require_small(size_bytes: int) -> None:
+    if size_bytes > LIMIT_BYTES:
+        raise ArtifactTooLarge("a body", LIMIT_BYTES)

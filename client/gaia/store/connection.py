@@ -29,7 +29,9 @@ _TIMEOUTS: Final[dict[str, Any]] = {
 }
 
 
-def connect(url: str, *, max_connections: int = 64, retries: int = 1) -> redis.Redis:
+def connect(
+    url: str, *, max_connections: int = 64, retries: int = 1, reply_timeout_s: float = REPLY_TIMEOUT_S
+) -> redis.Redis:
     """Make a client. It dials at the first command.
 
     A command whose connection breaks is repeated `retries` times; 0 is for commands that must not run twice.
@@ -43,7 +45,7 @@ def connect(url: str, *, max_connections: int = 64, retries: int = 1) -> redis.R
         max_connections=max_connections,
         timeout=POOL_WAIT_S,
         retry=Retry(ConstantBackoff(0.05), retries),
-        **_TIMEOUTS,
+        **{**_TIMEOUTS, "socket_timeout": reply_timeout_s},
     )
     return redis.Redis(connection_pool=pool)
 

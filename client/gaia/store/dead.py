@@ -5,7 +5,6 @@ to be told. A letter is a Redis hash that expires after thirty days; `gaia:dead`
 kept whole, so that it can be replayed; what is shown of it is redacted by the contract's marks.
 """
 
-import base64
 import importlib
 import json
 import time
@@ -18,7 +17,7 @@ import redis
 from gaia import redaction, wire
 from gaia.contracts.base import CALLS
 from gaia.errors import NotReplayable
-from gaia.message import new_id
+from gaia.message import new_id, opened
 from gaia.store import keys
 from gaia.store.connection import reaching
 from gaia.store.scripts import script
@@ -120,7 +119,7 @@ def _text(found: Mapping[bytes, bytes], name: str) -> str:
 
 def _letter(letter_id: str, found: Mapping[bytes, bytes]) -> Letter:
     raw = found.get(b"message", b"")
-    headers, fields = _opened(raw)
+    headers, fields = opened(raw)
     operation = str(headers.get("task") or "")
     return Letter(
         id=letter_id,
@@ -146,20 +145,9 @@ def _shown(operation: str, fields: object) -> str:
     return redaction.MASK if contract is None else redaction.show_json(contract, fields)
 
 
-def _opened(raw: bytes) -> tuple[dict[str, Any], object]:
-    """Give the headers and fields of a message, as far as it has any."""
-    try:
-        message = json.loads(raw)
-        headers = message["headers"]
-        body = base64.b64decode(message["body"])
-        return (headers if isinstance(headers, dict) else {}), json.loads(body)[1]
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
-        return {}, None
-
-
 def _fresh(letter_id: str, found: Mapping[bytes, bytes]) -> tuple[str, str]:
     """Give the message as if it were submitted now, and the call's id."""
-    headers, fields = _opened(found.get(b"message", b""))
+    headers, fields = opened(found.get(b"message", b""))
     if not headers or not isinstance(fields, Mapping) or b"list" not in found:
         raise NotReplayable(letter_id, "the message is no call")
     message = json.loads(found[b"message"])

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from gaia.sticky import escape
+
 CANCEL_CHANNEL: Final = "gaia:cancel"
 DEAD: Final = "gaia:dead"
 
@@ -42,6 +44,9 @@ def artifact(artifact_id: str) -> str:
     return f"gaia:artifact:{artifact_id}"
 
 
+ARTIFACT_SWEEP: Final = "gaia:artifact-sweep"
+"""Held by the worker whose turn it is to remove expired bodies from the directory."""
+
 # --- of the transport; the scripts of `tasks.broker` build the first two from a call's id
 
 LOST: Final = "gaia:lost:"
@@ -53,6 +58,14 @@ DELAYED: Final = "gaia:delayed"
 DELAYED_MESSAGES: Final = "gaia:delayed:messages"
 DEAD_SERIAL: Final = "gaia:dead-serial"
 
+# --- of the nodes; the scripts build the first, and the names of own queues, from an escaped node
+
+NODE: Final = "gaia:node:"
+NODES: Final = "gaia:nodes"
+"""Nodes, escaped, by when they were last seen; 0 is for one that has gone and may have left messages."""
+ORPHANS: Final = "gaia:orphans"
+"""Messages from the own queues of nodes that have gone, by their SHA-1, until they are answered."""
+
 PRIORITY_STEPS: Final = (0, 3, 6, 9)
 """kombu's: the priorities 0 to 9 share four lists."""
 
@@ -63,6 +76,16 @@ def queue_list(queue: str, priority: int) -> str:
     """Name the list of a queue that holds messages of a priority from 0 to 9."""
     step = max(each for each in PRIORITY_STEPS if each <= priority)
     return f"{queue}{_SEPARATOR}{step}" if step else queue
+
+
+def own_queue(node: str) -> str:
+    """Name the queue that only this node consumes."""
+    return f"gaia.node.{escape(node)}"
+
+
+def node(name: str) -> str:
+    """Name the heartbeat of a node."""
+    return NODE + escape(name)
 
 
 def dead_letter(letter_id: str) -> str:

@@ -129,12 +129,14 @@ class Waiter:
             except* Exception as failures:  # noqa: BLE001 - whatever it is, nobody who waits may be forgotten
                 first = failures.exceptions[0]
                 scrub = redaction.Scrubber(redaction.secrets_of_url(self._url))
-                self.failure = scrub(str(first) or type(first).__name__)
+                if not self._closed:
+                    self.failure = scrub(str(first) or type(first).__name__)
             finally:
                 with contextlib.suppress(RedisError, OSError):
                     await pubsub.aclose()  # type: ignore[no-untyped-call]
                     await client.aclose()
-            await asyncio.sleep(RECONNECT_S)
+            if not self._closed:
+                await asyncio.sleep(RECONNECT_S)
 
     async def _listen(self, client: Any, pubsub: PubSub) -> None:
         # One subscription of our own keeps the connection in its mode while nobody waits.

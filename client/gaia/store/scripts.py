@@ -7,7 +7,13 @@ from typing import Final
 import redis
 from redis.commands.core import Script
 
-_INCLUDES: Final = {"bury": ("_bury",)}
+_INCLUDES: Final = {
+    "bury": ("_bury",),
+    "replay": ("_push",),
+    "resume": ("_push",),
+    "beat": ("_orphan",),
+    "leave": ("_orphan",),
+}
 
 
 @cache

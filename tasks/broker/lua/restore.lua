@@ -30,7 +30,7 @@ while restored < most do
     local held = redis.call('HGET', KEYS[1], tag)
     if length and held then
       local message = string.sub(held, 2, 1 + tonumber(length))
-      redis.call('RPUSH', list, message)
+      push('RPUSH', list, message)
       local id = id_of(message)
       if id then
         redis.call('INCR', 'gaia:lost:' .. id)

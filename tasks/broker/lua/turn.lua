@@ -9,12 +9,13 @@
 --            delay   due, message or ""    it waits for its time, as it is or changed
 --            aside   operation             it waits for a paused operation
 --            bury    reason, error         it becomes a dead letter
+--            move    queue                 it goes to another queue, behind all others
 --       then the names of the queues
 --
 -- held: tag -> "<fence> <length of the message> <list>". A commit with another fence is refused: the lease lapsed,
 -- the message was given to somebody else.
 --
--- Returns { refused commits, milliseconds to the next delayed message or -1, paused operations,
+-- Returns { refused commits, milliseconds to the next delayed message or -1, what is paused,
 --           then 5 each: queue number, message, tag, lost leases, cancelled }
 local unacked, index, held, paused = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local delayed, waiting = KEYS[5], KEYS[6]
@@ -44,8 +45,10 @@ local function act(tag, record, action, a, b)
       redis.call('RPUSH', 'gaia:aside:' .. a, list .. '\n' .. message)
     else
       -- Resumed since it was fetched: what is put aside now nobody would look for.
-      redis.call('RPUSH', list, message)
+      push('RPUSH', list, message)
     end
+  elseif action == 'move' then
+    push('LPUSH', a .. (string.match(list, '\6\22%d+$') or ''), message)
   elseif action == 'bury' then
     local id = id_of(message) or ''
     bury(id, { queue = string.match(list, '^[^\6]*'), list = list, reason = a, error = b, message = message,
@@ -87,7 +90,7 @@ local next_due = -1
 for _, tag in ipairs(redis.call('ZRANGE', delayed, '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)) do
   local list, message = string.match(redis.call('HGET', waiting, tag) or '', '^([^\n]*)\n(.*)$')
   if list then
-    redis.call('RPUSH', list, message)
+    push('RPUSH', list, message)
   end
   redis.call('ZREM', delayed, tag)
   redis.call('HDEL', waiting, tag)
@@ -97,15 +100,13 @@ if soonest[2] then
   next_due = math.max(0, math.ceil((tonumber(soonest[2]) - tonumber(now)) * 1000))
 end
 
-local stopped, operations = {}, {}
+local stopped, names = {}, {}
 for _, name in ipairs(redis.call('SMEMBERS', paused)) do
   stopped[name] = true
-  if string.find(name, '.', 1, true) then
-    operations[#operations + 1] = name
-  end
+  names[#names + 1] = name
 end
 
-local reply = { refused, next_due, operations }
+local reply = { refused, next_due, names }
 if want <= 0 then
   return reply
 end

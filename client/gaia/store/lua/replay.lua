@@ -8,5 +8,5 @@ redis.call('ZREM', KEYS[2], ARGV[1])
 if ARGV[3] ~= '' then
   redis.call('DEL', 'gaia:lost:' .. ARGV[3], 'gaia:cancel:' .. ARGV[3])
 end
-redis.call('LPUSH', KEYS[3], ARGV[2])
+push('LPUSH', KEYS[3], ARGV[2])
 return 1

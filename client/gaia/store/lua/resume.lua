@@ -10,6 +10,6 @@ while true do
     return given
   end
   local list, message = string.match(entry, '^([^\n]*)\n(.*)$')
-  redis.call('RPUSH', list, message)
+  push('RPUSH', list, message)
   given = given + 1
 end

@@ -1,13 +1,19 @@
 -- Queue a message: under an idempotency key, at a later time, both, in one step.
--- KEYS  1 list   2 the key's record   3 delayed   4 delayed messages
+-- KEYS  1 list   2 the key's record   3 delayed   4 delayed messages   5 heartbeat of the node it must go to
 -- ARGV  1 message   2 delivery tag   3 due, seconds since the epoch, or ""   4 call id   5 digest, or "" without key
---       6 seconds to keep the key
--- Returns {} when queued, else {id, digest} of the call that has the key: then nothing was queued.
+--       6 seconds to keep the key   7 boot of that node, or "" if it may go to any
+-- Returns {} when queued. Else nothing was queued: {id, digest} is the call that has the key, {"lost"} says that the
+-- node has gone or has another boot.
 if ARGV[5] ~= '' then
   local held = redis.call('HMGET', KEYS[2], 'id', 'digest')
   if held[1] then
     return held
   end
+end
+if ARGV[7] ~= '' and redis.call('HGET', KEYS[5], 'boot') ~= ARGV[7] then
+  return { 'lost' }
+end
+if ARGV[5] ~= '' then
   redis.call('HSET', KEYS[2], 'id', ARGV[4], 'digest', ARGV[5])
   redis.call('EXPIRE', KEYS[2], ARGV[6])
 end

@@ -1,0 +1,121 @@
+"""Random calls and results, built from the type hints of the contracts."""
+
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+from hypothesis import strategies as st
+
+from gaia.codec import Artifact
+from gaia.contracts import api, browser, files, network, process
+from gaia.contracts.base import CALLS, Call, Result
+
+TEXT: Final = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+JSON: Final = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+_TOKEN: Final = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=10)
+_LINE: Final = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"), max_size=20)
+_URL: Final = st.sampled_from(["http://a.example/", "https://u:pw@b.example:8443/x?token=1#y", "http://[::1]/ü"])
+_PATH: Final = st.sampled_from(["data:x", "data:", "r2:a b/ü"])
+
+FIELDS: Final[dict[tuple[type[Any], str], st.SearchStrategy[Any]]] = {
+    (api.Request, "url"): _URL,
+    (api.Request, "method"): st.sampled_from(sorted(api.METHODS)),
+    (api.Request, "headers"): st.dictionaries(_TOKEN, _LINE, max_size=3),
+    (api.Request, "timeout_s"): st.floats(0.001, 3600),
+    (api.Request, "max_redirects"): st.integers(0, 50),
+    (api.Request, "max_body_bytes"): st.integers(0, 64 * 1024 * 1024),
+    (browser.Capture, "url"): st.none() | _URL,
+    (browser.Capture, "timeout_s"): st.floats(0.001, 3600),
+    (browser.Capture, "formats"): st.lists(st.sampled_from(browser.FORMATS), min_size=1).map(tuple),
+    (browser.Capture, "wait_for"): st.none() | st.sampled_from(["#id", "a > b"]),
+    (browser.Viewport, "width"): st.integers(1, 8192),
+    (browser.Viewport, "height"): st.integers(1, 8192),
+    (browser.Viewport, "scale"): st.floats(0.1, 4),
+    (files.Write, "path"): _PATH,
+    (files.Read, "path"): _PATH,
+    (files.Read, "max_bytes"): st.integers(0, 64 * 1024 * 1024),
+    (network.Resolve, "name"): st.sampled_from(["a.example", "localhost", "bücher.example"]),
+    (network.Resolve, "timeout_s"): st.floats(0.001, 60),
+    (process.Run, "argv"): st.lists(_LINE, max_size=4).map(lambda rest: ("/bin/x", *rest)),
+    (process.Run, "env"): st.dictionaries(st.sampled_from(["A", "TOKEN", "X_Y"]), _LINE, max_size=3),
+    (process.Run, "cwd"): st.none() | _PATH,
+    (process.Run, "timeout_s"): st.floats(0.001, 86_400),
+    (process.Limits, "memory_bytes"): st.none() | st.integers(1, 2**40),
+    (process.Limits, "output_bytes"): st.none() | st.integers(1, 2**40),
+}
+"""Fields whose values have bounds besides their types."""
+
+SUBSYSTEMS: Final = frozenset({"api", "files", "browser", "process", "network"})
+
+
+def calls() -> list[type[Call[Any]]]:
+    """Give every contract of a subsystem's call; the tests' own operations are not among them."""
+    return [CALLS[name] for name in sorted(CALLS) if CALLS[name].QUEUE in SUBSYSTEMS]
+
+
+def results() -> list[type[Result]]:
+    """Give the type of every result."""
+    return [each.RESULT for each in calls()]
+
+
+def any_of(kind: type[Any]) -> st.SearchStrategy[Any]:
+    """Give values of a contract; a field with a default is left out at times."""
+    hints = get_type_hints(kind)
+    needed: dict[str, st.SearchStrategy[Any]] = {}
+    optional: dict[str, st.SearchStrategy[Any]] = {}
+    for each in fields(kind):
+        has_default = each.default is not MISSING or each.default_factory is not MISSING
+        bounded = FIELDS.get((kind, each.name))
+        (optional if has_default else needed)[each.name] = of_type(hints[each.name]) if bounded is None else bounded
+    return st.fixed_dictionaries(needed, optional=optional).map(_only_one_body(kind)).map(lambda given: kind(**given))
+
+
+def of_type(hint: Any) -> st.SearchStrategy[Any]:
+    """Give values of a field's type."""
+    if hint in _SCALARS:
+        return _SCALARS[hint]
+    if is_dataclass(hint) and isinstance(hint, type):
+        return any_of(hint)
+    if get_origin(hint) is Literal:
+        return st.sampled_from(get_args(hint))
+    return _of_generic(get_origin(hint), get_args(hint))
+
+
+def _of_generic(origin: Any, inner: tuple[Any, ...]) -> st.SearchStrategy[Any]:
+    if origin in (Union, types.UnionType):
+        # A body that was put before comes back as its bytes: it is no round trip.
+        return st.one_of(*(of_type(each) for each in inner if each is not Artifact))
+    if origin is tuple and inner[1:] == (Ellipsis,):
+        return st.lists(of_type(inner[0]), max_size=3).map(tuple)
+    if origin is tuple:
+        return st.tuples(*map(of_type, inner))
+    assert issubclass(origin, Mapping), origin
+    return st.dictionaries(of_type(inner[0]), of_type(inner[1]), max_size=3)
+
+
+_SCALARS: Final[dict[Any, st.SearchStrategy[Any]]] = {
+    str: TEXT,
+    bytes: st.binary(max_size=20),
+    int: st.integers(-(2**63), 2**63),
+    float: st.floats(allow_nan=False, allow_infinity=False),
+    bool: st.booleans(),
+    types.NoneType: st.none(),
+    Any: JSON,
+}
+
+
+def _only_one_body(kind: type[Any]) -> Any:
+    """Leave one of the fields that exclude each other."""
+    rivals = {api.Request: ("json", "data", "body"), browser.Capture: ("url", "html")}.get(kind, ())
+
+    def choose(given: dict[str, Any]) -> dict[str, Any]:
+        kept = next((name for name in rivals if given.get(name) is not None), None)
+        chosen = {name: value for name, value in given.items() if name == kept or name not in rivals}
+        return chosen if kept is not None or kind is not browser.Capture else chosen | {"html": "<p>"}
+
+    return choose
