@@ -41,7 +41,9 @@ def main() -> int:
     print(table(accounts))
     if options.json:
         options.json.write_text(json.dumps([each.as_json() for each in accounts], indent=2))
-    return int(any(each.lost or each.unanswered for each in accounts if "stock" not in each.row.split()[-1]))
+    return int(
+        any(each.lost or each.dead or each.unanswered for each in accounts if "stock" not in each.row.split()[-1])
+    )
 
 
 def table(accounts: list[Account]) -> str:

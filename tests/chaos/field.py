@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,9 +39,9 @@ class Account:
     """Submit raised an error: the call may be queued or not."""
     faults: int = 0
     lost: int = 0
-    """Certainly queued, never ended."""
+    """Certainly queued, never ended, and no dead letter either: vanished."""
     dead: int = 0
-    """Of the lost: kept as dead letters."""
+    """Never ended, kept as dead letters. The calls are all innocent, so this should be none, too."""
     unanswered: int = 0
     """Ended, but no result is stored."""
     repeated: int = 0
@@ -192,17 +192,21 @@ class Field:
             ends = ledger.read(self.directory).ends
             if len(ends) > ended:
                 ended, since = len(ends), time.monotonic()
-            if self._submitted.keys() <= ends.keys() and not held(self.server.client):
+            if not held(self.server.client) and not self._count_missing(ends.keys()):
                 return
             pause.wait(0.25)
         self.account.notes.append(f"nothing ended for {STANDSTILL_S:g} s")
+
+    def _count_missing(self, ended: Collection[int]) -> int:
+        missing = [number for number in self._submitted if number not in ended]
+        return len(missing) - self._count_dead(missing[:200])
 
     def _judge(self) -> None:
         runs, account = ledger.read(self.directory), self.account
         account.submitted, account.uncertain = len(self._submitted), len(self._uncertain)
         lost = [number for number in self._submitted if number not in runs.ends]
-        account.lost = len(lost)
         account.dead = self._count_dead(lost)
+        account.lost = len(lost) - account.dead
         account.repeated = sum(len(starts) > 1 for starts in runs.starts.values())
         account.extra_starts = sum(len(starts) - 1 for starts in runs.starts.values())
         waits = [
@@ -210,7 +214,7 @@ class Field:
             for number, (_, at) in self._submitted.items()
             if number in runs.ends
         ]
-        account.slowest_s = round(max(waits, default=0.0), 2)
+        account.slowest_s = round(max([0.0, *waits]), 2)
         account.late = sum(each > account.bound_s for each in waits)
         account.unanswered = self._count_unanswered([number for number in self._submitted if number in runs.ends])
 

@@ -7,6 +7,7 @@ a fault can be put before, or right behind, a single one.
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Coroutine
@@ -40,8 +41,9 @@ class Link:
 class Proxy:
     """Listens on a free port; `url` leads through it."""
 
-    def __init__(self, server_port: int) -> None:
+    def __init__(self, server_port: int, *, tls: ssl.SSLContext | None = None) -> None:
         self._server_port = server_port
+        self._tls = tls
         self._links: set[Link] = set()
         self.delay_s: Callable[[], float] = float
         self.before: Callable[[Link, bytes], bool] = lambda _, __: True
@@ -92,7 +94,7 @@ class Proxy:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
     async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._accept, HOST, 0)
+        return await asyncio.start_server(self._accept, HOST, 0, ssl=self._tls)
 
     async def _close(self) -> None:
         self._server.close()
