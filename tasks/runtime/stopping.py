@@ -36,16 +36,17 @@ def install(running: Running, close_services: Callable[[], None], grace_s: float
         running.stop()
         close_services()
         if not ended.wait(LAST_WORDS_S):
-            log.error("calls are stuck; their messages go back to the queue by the visibility timeout")
+            log.error("calls are stuck; their messages go back to the queue when their leases lapse")
             os._exit(1)
 
     def on_stop(**_: Any) -> None:
-        holder.stopping()
+        holder.leave()
         threading.Thread(target=drain, name="gaia-drain", daemon=True).start()
 
     def on_end(**_: Any) -> None:
         ended.set()
         close_services()
+        holder.close()
         running.close()
 
     signals.worker_shutting_down.connect(on_stop, weak=False)
