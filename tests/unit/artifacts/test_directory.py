@@ -12,7 +12,8 @@ import pytest
 from gaia.codec import Artifact
 from gaia.errors import ArtifactMissing, ArtifactsFull, ArtifactsUnavailable, BodyTooLarge, GaiaError
 from gaia.store import directory
-from gaia.store.directory import DRAFT_S, SKEW_S, directory_of
+from gaia.store.directory import directory_of
+from gaia.store.tree import DRAFT_S, SKEW_S
 from tests.unit.artifacts.conftest import TTL_S, Shelf
 
 MIB = 1024 * 1024

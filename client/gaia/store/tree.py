@@ -1,0 +1,143 @@
+"""The files of the artifact directory: how they are named, made, found and removed.
+
+    incoming/<id>.<random>    drafts: bodies that are being written; nobody reads them
+    <x>/<y>/<id>              whole bodies, x and y the first digits of the id
+
+Every function takes the descriptor of the directory and raises what the operating system says. No link is followed
+beneath the directory, and what lies there under another name is never touched.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from stat import S_ISREG
+from typing import Final, NamedTuple
+
+from gaia.store import bodies
+from gaia.store.bodies import CHUNK_BYTES
+
+DRAFT_S: Final = 3600.0
+"""A draft that nobody wrote to for so long has lost its writer."""
+
+SKEW_S: Final = 60.0
+"""An expired body is removed that much later, since the clocks of two machines differ."""
+
+INCOMING: Final = "incoming"
+
+_DIGITS = "0123456789abcdef"
+_PLACES = (INCOMING, *(f"{first}/{second}" for first in _DIGITS for second in _DIGITS))
+_DRAFT = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{16}")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# open(2): O_NONBLOCK, since a named pipe would wait for a writer.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class File(NamedTuple):
+    """A file of ours: when it may go (seconds since the epoch), where it lies, its size."""
+
+    due_at: float
+    place: str
+    name: str
+    size_bytes: int
+
+
+def open_body(root: int, artifact_id: str) -> int:
+    """Open a body to read it, of whatever kind the file is."""
+    with _beneath(root, _place(artifact_id)) as shelf:
+        return os.open(artifact_id, _READ, dir_fd=shelf)
+
+
+@contextmanager
+def draft(root: int, artifact_id: str) -> Iterator[tuple[int, Callable[[], None]]]:
+    """Open a new file to write to, with what makes it a body; unless that was called it is gone at the end."""
+    name = f"{artifact_id}.{secrets.token_hex(8)}"
+    with _beneath(root, INCOMING, make=True) as incoming:
+        fd = os.open(name, _CREATE, 0o600, dir_fd=incoming)
+
+        def publish() -> None:
+            with _beneath(root, _place(artifact_id), make=True) as shelf:
+                os.rename(name, artifact_id, src_dir_fd=incoming, dst_dir_fd=shelf)
+                os.fsync(shelf)
+
+        try:
+            yield fd, publish
+        finally:
+            os.close(fd)
+            with suppress(FileNotFoundError):  # it was renamed
+                os.unlink(name, dir_fd=incoming)
+
+
+def write(fd: int, chunk: bytes) -> None:
+    """Write a chunk whole."""
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[os.write(fd, rest[:CHUNK_BYTES]) :]
+
+
+def expire_at(fd: int, moment: float) -> None:
+    """Set when a body expires, in seconds since the epoch."""
+    os.utime(fd, (moment, moment))
+
+
+def remove(root: int, file: File) -> bool:
+    """Remove a file; False if it has gone already."""
+    with _beneath(root, file.place) as fd, suppress(FileNotFoundError):
+        os.unlink(file.name, dir_fd=fd)
+        return True
+    return False
+
+
+def used_bytes(root: int) -> int:
+    """Give the size of all files of ours."""
+    return sum(each.size_bytes for each in files(root))
+
+
+def files(root: int) -> Iterator[File]:
+    """Give every file of ours, drafts first; links and whatever else lies there are passed over."""
+    for place in _PLACES:
+        ours = _DRAFT.fullmatch if place == INCOMING else bodies.is_id
+        with suppress(FileNotFoundError, NotADirectoryError), _beneath(root, place) as fd, os.scandir(fd) as entries:
+            for each in entries:
+                if ours(each.name):
+                    yield from _file(place, each)
+
+
+def _file(place: str, entry: "os.DirEntry[str]") -> Iterator[File]:
+    with suppress(FileNotFoundError):  # it has gone meanwhile
+        found = entry.stat(follow_symlinks=False)
+        due_at = found.st_mtime + SKEW_S
+        if place == INCOMING:
+            # A writer that died right before the rename had set the time of expiry; the change time is not its to set.
+            due_at = min(found.st_mtime, found.st_ctime) + DRAFT_S
+        if S_ISREG(found.st_mode):
+            yield File(due_at, place, entry.name, found.st_size)
+
+
+def _place(name: str) -> str:
+    return f"{name[0]}/{name[1]}"
+
+
+@contextmanager
+def _beneath(root: int, place: str, *, make: bool = False) -> Iterator[int]:
+    """Open a directory beneath another, one step at a time: a link on the way is refused."""
+    fd = os.dup(root)
+    try:
+        for step in place.split("/"):
+            if make:
+                _make(fd, step)
+            inner = os.open(step, _DIRECTORY, dir_fd=fd)
+            os.close(fd)
+            fd = inner
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _make(fd: int, name: str) -> None:
+    """Make a directory unless it is there; it stays when a power cut follows."""
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=fd)
+        os.fsync(fd)
