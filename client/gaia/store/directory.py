@@ -28,7 +28,10 @@ URL_FORM: Final = "must be file:///directory or an absolute path"
 
 QUOTA_BYTES: Final = 16 * 1024 * 1024 * 1024
 STEP_BYTES: Final = 16 * 1024 * 1024
-"""Room is claimed in steps for a body whose size is not known beforehand."""
+"""A body whose size is not known claims at most so much ahead, and never more than a share of what is free."""
+
+SHARE: Final = 8
+"""Several streams at once then leave room to each other."""
 
 # No such file, or one of a kind that no body is: a link, a link in place of a directory, a socket.
 _NO_BODY: Final = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
@@ -192,17 +195,22 @@ class DirectoryArtifacts:
     def _claim(self, root: int, fd: int, needed_bytes: int, expected_bytes: int) -> int:
         """Give how large a draft may grow: to the size expected, else as far as is needed now and a step ahead.
 
-        Every writer claims by the size of its file before it looks at the others', so two never overlook each other.
+        Every writer claims by the size of its file before it looks at the others', so two never overlook each other,
+        turns or not. Without turns two may refuse each other what one of them could have had.
         """
         claim_bytes = max(needed_bytes, expected_bytes)
         if claim_bytes > self._quota_bytes:
             raise BodyTooLarge("the artifact directory", self._quota_bytes)
-        wish = claim_bytes if expected_bytes else 2 * claim_bytes + STEP_BYTES
-        os.ftruncate(fd, wish)
-        room = wish - max(0, tree.used_bytes(root) - self._quota_bytes)
-        if room < claim_bytes:
-            raise ArtifactsFull(claim_bytes, self._quota_bytes)
-        os.ftruncate(fd, room)
+        ahead = 0 if claim_bytes == expected_bytes else STEP_BYTES
+        with tree.turn(root):
+            os.ftruncate(fd, claim_bytes + ahead)
+            free = self._quota_bytes - (tree.used_bytes(root) - ahead)
+            if free < 0:
+                # In its turn, since the next one shall not see what was claimed in vain.
+                os.ftruncate(fd, 0)
+                raise ArtifactsFull(claim_bytes, self._quota_bytes)
+            room = claim_bytes + min(ahead, free // SHARE)
+            os.ftruncate(fd, room)
         return room
 
 

@@ -2,14 +2,18 @@
 
     incoming/<id>.<random>    drafts: bodies that are being written; nobody reads them
     <x>/<y>/<id>              whole bodies, x and y the first digits of the id
+    lock                      held by whoever looks at the files of others before changing one of its own
 
 Every function takes the descriptor of the directory and raises what the operating system says. No link is followed
 beneath the directory, and what lies there under another name is never touched.
 """
 
+import fcntl
 import os
+import random
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from stat import S_ISREG
@@ -24,7 +28,11 @@ DRAFT_S: Final = 3600.0
 SKEW_S: Final = 60.0
 """An expired body is removed that much later, since the clocks of two machines differ."""
 
+TURN_S: Final = 10.0
+"""Who did not get its turn by then goes on without."""
+
 INCOMING: Final = "incoming"
+LOCK: Final = "lock"
 
 _DIGITS = "0123456789abcdef"
 _PLACES = (INCOMING, *(f"{first}/{second}" for first in _DIGITS for second in _DIGITS))
@@ -32,6 +40,8 @@ _DRAFT = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{16}")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # open(2): O_NONBLOCK, since a named pipe would wait for a writer.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# NFS gives an exclusive lock only on what is open to be written.
+_LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -42,6 +52,35 @@ class File(NamedTuple):
     place: str
     name: str
     size_bytes: int
+
+
+@contextmanager
+def turn(root: int, *, wait_s: float = TURN_S) -> Iterator[None]:
+    """Let one process and thread after the other into the block, waiting at most so many seconds.
+
+    It keeps writers from standing in each other's way, and no more: where the file system knows no locks, or the holder
+    stands still, the block is entered all the same.
+    """
+    fd = -1
+    try:
+        with suppress(OSError):
+            fd = os.open(LOCK, _LOCK, 0o600, dir_fd=root)
+            _lock(fd, time.monotonic() + wait_s)
+        yield
+    finally:
+        if fd != -1:
+            # Closing alone would leave it to a child that was forked meanwhile.
+            with suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
+
+
+def _lock(fd: int, ends_at: float) -> None:
+    while time.monotonic() < ends_at:
+        with suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(random.uniform(0.001, 0.01))  # noqa: S311 - jitter is no secret
 
 
 def open_body(root: int, artifact_id: str) -> int:
@@ -84,15 +123,20 @@ def expire_at(fd: int, moment: float) -> None:
 
 def remove(root: int, file: File) -> bool:
     """Remove a file; False if it has gone already."""
-    with _beneath(root, file.place) as fd, suppress(FileNotFoundError):
+    with suppress(FileNotFoundError), _beneath(root, file.place) as fd:
         os.unlink(file.name, dir_fd=fd)
         return True
     return False
 
 
 def used_bytes(root: int) -> int:
-    """Give the size of all files of ours."""
-    return sum(each.size_bytes for each in files(root))
+    """Give the size of all files of ours; one that is renamed meanwhile, and so seen twice, counts once."""
+    total_bytes, drafts = 0, dict[str, int]()
+    for each in files(root):
+        if each.place == INCOMING:
+            drafts[each.name.partition(".")[0]] = each.size_bytes
+        total_bytes += each.size_bytes if each.place == INCOMING else max(0, each.size_bytes - drafts.get(each.name, 0))
+    return total_bytes
 
 
 def files(root: int) -> Iterator[File]:

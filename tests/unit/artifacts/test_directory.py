@@ -1,19 +1,23 @@
 """Bodies in a shared directory: names, modes, links, quota, sweep."""
 
 import os
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE, Popen
+from threading import Barrier
 
 import pytest
 
 from gaia.codec import Artifact
 from gaia.errors import ArtifactMissing, ArtifactsFull, ArtifactsUnavailable, BodyTooLarge, GaiaError
-from gaia.store import directory
+from gaia.store import directory, tree
 from gaia.store.directory import directory_of
 from gaia.store.tree import DRAFT_S, SKEW_S
+from tests.support.cluster import ROOT
 from tests.unit.artifacts.conftest import TTL_S, Shelf
 
 MIB = 1024 * 1024
@@ -264,6 +268,66 @@ def test_writers_at_once_never_pass_the_quota(shelf: Shelf) -> None:
         stored = sum(threads.map(write, range(60)))
     assert 0 < stored == store.used_bytes() <= 10_000
     assert shelf.drafts() == []
+
+
+@pytest.mark.parametrize("size_bytes", [1000, None], ids=["known", "stream"])
+def test_writers_at_once_are_all_let_through_if_all_fit(shelf: Shelf, size_bytes: int | None) -> None:
+    store = shelf.store(quota_bytes=8000 if size_bytes else 16_000)
+    at_once = Barrier(8)
+
+    def write(_: int) -> Artifact:
+        at_once.wait(10)
+        return store.write([bytes(600), bytes(400)], size_bytes=size_bytes, media_type="a/b")
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(list(threads.map(write, range(8)))) == 8
+    assert store.used_bytes() == 8000
+
+
+def test_writers_of_several_processes_fill_the_quota_to_its_last_byte(shelf: Shelf) -> None:
+    code = (
+        "import sys; from pathlib import Path; from gaia.store.directory import DirectoryArtifacts\n"
+        "store = DirectoryArtifacts(Path(sys.argv[1]), quota_bytes=30_000); print(flush=True); input()\n"
+        "for _ in range(10): store.write([bytes(1000)], size_bytes=1000, media_type='a/b')"
+    )
+    writers = [
+        Popen([sys.executable, "-c", code, str(shelf.path)], stdin=PIPE, stdout=PIPE, cwd=ROOT) for _ in range(3)
+    ]
+    for each in writers:
+        assert each.stdout
+        each.stdout.readline()
+    for each in writers:
+        each.communicate(b"\n", timeout=20)
+    assert [each.returncode for each in writers] == [0, 0, 0]
+    assert shelf.store().used_bytes() == 30_000
+
+
+def test_a_draft_that_becomes_a_body_while_it_is_counted_counts_once(shelf: Shelf) -> None:
+    found = shelf.put(bytes(700))
+    os.link(shelf.file(found), shelf.path / "incoming" / f"{found.id}.{'b' * 16}")
+    assert shelf.store().used_bytes() == 700
+
+
+def test_a_turn_that_nobody_gives_back_is_waited_for_no_longer_than_said(shelf: Shelf) -> None:
+    root = os.open(shelf.path, os.O_RDONLY)
+    entered = []
+    with tree.turn(root):
+        assert (shelf.path / "lock").stat().st_mode & 0o777 == 0o600
+        with tree.turn(root, wait_s=0.05):
+            entered.append(1)
+    with tree.turn(root):
+        entered.append(2)
+    os.close(root)
+    assert entered == [1, 2]
+
+
+def test_whatever_lies_in_place_of_the_lock_hinders_nobody(shelf: Shelf, tmp_path: Path) -> None:
+    lock, target = shelf.path / "lock", tmp_path / "target"
+    for make in (lock.mkdir, lambda: os.mkfifo(lock), lambda: lock.symlink_to(target)):
+        make()
+        shelf.put()
+        lock.rmdir() if lock.is_dir() else lock.unlink()
+    assert not target.exists()
 
 
 def test_a_sweep_makes_room(shelf: Shelf) -> None:
