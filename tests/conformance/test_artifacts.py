@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
+from threading import Barrier
 from typing import BinaryIO
 
 import pytest
@@ -374,6 +375,23 @@ def test_referring_never_shortens_a_life(place: Place) -> None:
     place.store(ttl_s=10).refer(artifact)
     place.pass_time(900)
     assert place.store().get(artifact) == b"x"
+
+
+def test_of_many_that_refer_at_once_the_longest_life_wins(place: Place) -> None:
+    lives_s = [100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0]
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(20):
+            artifact = place.store(ttl_s=10).put(b"x")
+            at_once = Barrier(8)
+
+            def refer(ttl_s: float, artifact: Artifact = artifact, at_once: Barrier = at_once) -> None:
+                store = place.store(ttl_s=ttl_s)
+                at_once.wait(10)
+                store.refer(artifact)
+
+            list(threads.map(refer, lives_s))
+            place.pass_time(790)
+            assert place.store().get(artifact) == b"x"
 
 
 def test_an_open_body_is_read_to_its_end_though_it_expires(place: Place) -> None:

@@ -8,12 +8,15 @@ import io
 import math
 import secrets
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
 import redis
+from redis.client import Pipeline
+from redis.exceptions import WatchError
 
 from gaia.codec import Artifact
 from gaia.errors import ArtifactMissing, ArtifactTooLarge, BodyTooLarge, InvalidSetting, NotConfigured
@@ -29,6 +32,12 @@ LIMIT_BYTES: Final = 8 * 1024 * 1024
 
 MEMORY_BYTES: Final = 128 * 1024 * 1024
 """A larger body is not taken into memory as a whole, unless settings say so."""
+
+GONE: Final = -2
+"""What Redis says of the time that is left to a key that is not there."""
+
+REFER_ATTEMPTS: Final = 100
+"""One fails only if another prolonged the same body at that moment."""
 
 DIGITS: Final = 18
 """Of a number in a setting, so that it fits 64 bits."""
@@ -202,11 +211,23 @@ class RedisArtifacts:
             ArtifactMissing: if it is not there.
         """
         key = keys.artifact(bodies.require_id(artifact))
-        left_s = int(self._client.ttl(key))
-        # -2 is for no key; one may also expire in between.
-        if left_s == -2 or (left_s < self._ttl_s and not self._client.expire(key, self._ttl_s)):  # noqa: PLR2004
-            raise ArtifactMissing(artifact.id, bodies.NOT_STORED)
+        with self._client.pipeline() as pipe:
+            for _ in range(REFER_ATTEMPTS):
+                with suppress(WatchError):
+                    if not self._prolong(pipe, key):
+                        raise ArtifactMissing(artifact.id, bodies.NOT_STORED)
+                    break
         return artifact
+
+    def _prolong(self, pipe: Pipeline, key: str) -> bool:
+        """Give a body its new life unless it has a longer one; False if it is gone. EXPIRE with GT needs Redis 7."""
+        pipe.watch(key)  # type: ignore[no-untyped-call]  # redis-py
+        left_s = int(pipe.ttl(key))
+        if left_s == GONE or left_s >= self._ttl_s:
+            return left_s != GONE
+        pipe.multi()
+        pipe.expire(key, self._ttl_s)
+        return bool(pipe.execute()[0])
 
 
 def _require_small(size_bytes: int) -> None:

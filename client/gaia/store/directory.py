@@ -60,11 +60,12 @@ def _path_of(url: str) -> str:
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep removed; `more` says that it stopped at its bound."""
+    """What a sweep removed; `more` says that something was left, `failures` why it could not be removed."""
 
     files: int
     size_bytes: int
     more: bool
+    failures: tuple[str, ...] = ()
 
 
 class DirectoryArtifacts:
@@ -127,28 +128,43 @@ class DirectoryArtifacts:
             fd, expires_at = self._find(root, artifact)
             try:
                 if expires_at < self._now() + self._ttl_s:
-                    tree.expire_at(fd, self._now() + self._ttl_s)
+                    self._prolong(root, fd, artifact)
             finally:
                 os.close(fd)
         return artifact
 
+    def _prolong(self, root: int, fd: int, artifact: Artifact) -> None:
+        with tree.turn(root):
+            # Another may have given it a longer life meanwhile.
+            tree.expire_at(fd, max(os.fstat(fd).st_mtime, self._now() + self._ttl_s))
+        if os.fstat(fd).st_nlink == 0:
+            raise ArtifactMissing(artifact.id, bodies.NOT_STORED)
+
     def sweep(self, *, most: int, enough: Callable[[], bool]) -> Swept:
         """Remove what has expired, and what dead writers left: the oldest first, at most so many, until `enough`.
+
+        What cannot be removed is passed over.
 
         Raises:
             ArtifactsUnavailable: if the directory cannot be used.
         """
         files = size_bytes = 0
+        failures: list[OSError] = []
         with self._opened() as root:
             now = self._now()
-            due = heapq.nsmallest(most, (each for each in tree.files(root) if each.due_at <= now))
+            due = heapq.nsmallest(most, (each for each in tree.files(root, failures.append) if each.due_at <= now))
             for each in due:
                 if enough():
                     break
-                if tree.remove(root, each):
-                    files += 1
-                    size_bytes += each.size_bytes
-        return Swept(files, size_bytes, more=files < len(due) or len(due) == most)
+                try:
+                    removed = tree.remove(root, each)
+                except OSError as failure:
+                    failures.append(failure)
+                    continue
+                files += removed
+                size_bytes += removed * each.size_bytes
+        more = files < len(due) or len(due) == most
+        return Swept(files, size_bytes, more=more, failures=tuple(map(_reason, failures)))
 
     def used_bytes(self) -> int:
         """Give the size of all bodies, the expired and those being written included.
@@ -244,4 +260,8 @@ class _Verified(io.RawIOBase):
 
 
 def _unavailable(directory: Path, failure: OSError) -> ArtifactsUnavailable:
-    return ArtifactsUnavailable(str(directory), failure.strerror or type(failure).__name__)
+    return ArtifactsUnavailable(str(directory), _reason(failure))
+
+
+def _reason(failure: OSError) -> str:
+    return failure.strerror or type(failure).__name__

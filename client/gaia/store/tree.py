@@ -8,6 +8,7 @@ Every function takes the descriptor of the directory and raises what the operati
 beneath the directory, and what lies there under another name is never touched.
 """
 
+import errno
 import fcntl
 import os
 import random
@@ -99,7 +100,7 @@ def draft(root: int, artifact_id: str) -> Iterator[tuple[int, Callable[[], None]
         def publish() -> None:
             with _beneath(root, _place(artifact_id), make=True) as shelf:
                 os.rename(name, artifact_id, src_dir_fd=incoming, dst_dir_fd=shelf)
-                os.fsync(shelf)
+                sync_names(shelf)
 
         try:
             yield fd, publish
@@ -122,10 +123,11 @@ def expire_at(fd: int, moment: float) -> None:
 
 
 def remove(root: int, file: File) -> bool:
-    """Remove a file; False if it has gone already."""
+    """Remove a file; False if it has gone already, or has been given a longer life since it was found."""
     with suppress(FileNotFoundError), _beneath(root, file.place) as fd:
-        os.unlink(file.name, dir_fd=fd)
-        return True
+        if _due_at(file.place, os.stat(file.name, dir_fd=fd, follow_symlinks=False)) <= file.due_at:
+            os.unlink(file.name, dir_fd=fd)
+            return True
     return False
 
 
@@ -139,25 +141,40 @@ def used_bytes(root: int) -> int:
     return total_bytes
 
 
-def files(root: int) -> Iterator[File]:
-    """Give every file of ours, drafts first; links and whatever else lies there are passed over."""
+def files(root: int, failed: Callable[[OSError], None] | None = None) -> Iterator[File]:
+    """Give every file of ours, drafts first; links and whatever else lies there are passed over.
+
+    So is, given `failed`, a directory that cannot be read; without it that is an error.
+    """
     for place in _PLACES:
-        ours = _DRAFT.fullmatch if place == INCOMING else bodies.is_id
-        with suppress(FileNotFoundError, NotADirectoryError), _beneath(root, place) as fd, os.scandir(fd) as entries:
-            for each in entries:
-                if ours(each.name):
-                    yield from _file(place, each)
+        try:
+            yield from _files(root, place)
+        except OSError as failure:
+            if failed is None:
+                raise
+            failed(failure)
+
+
+def _files(root: int, place: str) -> Iterator[File]:
+    ours = _DRAFT.fullmatch if place == INCOMING else bodies.is_id
+    with suppress(FileNotFoundError, NotADirectoryError), _beneath(root, place) as fd, os.scandir(fd) as entries:
+        for each in entries:
+            if ours(each.name):
+                yield from _file(place, each)
 
 
 def _file(place: str, entry: "os.DirEntry[str]") -> Iterator[File]:
     with suppress(FileNotFoundError):  # it has gone meanwhile
         found = entry.stat(follow_symlinks=False)
-        due_at = found.st_mtime + SKEW_S
-        if place == INCOMING:
-            # A writer that died right before the rename had set the time of expiry; the change time is not its to set.
-            due_at = min(found.st_mtime, found.st_ctime) + DRAFT_S
         if S_ISREG(found.st_mode):
-            yield File(due_at, place, entry.name, found.st_size)
+            yield File(_due_at(place, found), place, entry.name, found.st_size)
+
+
+def _due_at(place: str, found: os.stat_result) -> float:
+    if place != INCOMING:
+        return found.st_mtime + SKEW_S
+    # A writer that died right before the rename had set the time of expiry; the change time is not its to set.
+    return min(found.st_mtime, found.st_ctime) + DRAFT_S
 
 
 def _place(name: str) -> str:
@@ -184,4 +201,14 @@ def _make(fd: int, name: str) -> None:
     """Make a directory unless it is there; it stays when a power cut follows."""
     with suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=fd)
+        sync_names(fd)
+
+
+def sync_names(fd: int) -> None:
+    """Make the names in a directory outlast a power cut, on a file system that can do so."""
+    try:
         os.fsync(fd)
+    except OSError as failure:
+        # fsync(2): EINVAL where there is nothing of the kind for a directory; network file systems say the others.
+        if failure.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF):
+            raise

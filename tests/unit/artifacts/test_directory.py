@@ -6,8 +6,9 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
-from subprocess import PIPE, Popen
+from subprocess import PIPE, Popen, run
 from threading import Barrier
 
 import pytest
@@ -18,6 +19,7 @@ from gaia.store import directory, tree
 from gaia.store.directory import directory_of
 from gaia.store.tree import DRAFT_S, SKEW_S
 from tests.support.cluster import ROOT
+from tests.support.seccomp import NOBODY
 from tests.unit.artifacts.conftest import TTL_S, Shelf
 
 MIB = 1024 * 1024
@@ -414,6 +416,95 @@ def test_a_body_whose_life_was_prolonged_is_not_swept(shelf: Shelf) -> None:
     shelf.moment += 10 + SKEW_S
     assert sweep(shelf).files == 0
     assert read(shelf, found) == b"x"
+
+
+def test_what_was_given_a_longer_life_during_a_sweep_is_not_removed(shelf: Shelf) -> None:
+    found = shelf.put(ttl_s=10)
+    shelf.moment += 10 + SKEW_S
+
+    def prolong() -> bool:
+        os.utime(shelf.file(found), (shelf.moment + 1, shelf.moment + 1))
+        return False
+
+    assert sweep(shelf, enough=prolong) == directory.Swept(0, 0, more=True)
+    assert read(shelf, found) == b"x"
+
+
+def test_what_cannot_be_removed_does_not_keep_the_rest(shelf: Shelf, tmp_path: Path) -> None:
+    first, second = shelf.put(ttl_s=10), shelf.put(ttl_s=20)
+    while shelf.file(second).parent == shelf.file(first).parent:
+        second = shelf.put(ttl_s=20)
+    shelf.moment += 1000
+
+    def take_away() -> bool:
+        step = shelf.file(first).parent
+        if not step.is_file():
+            step.rename(tmp_path / "elsewhere")
+            step.touch()
+        return False
+
+    swept = sweep(shelf, enough=take_away)
+    assert swept.failures == ("Not a directory",)
+    assert swept.files == 1
+    assert not shelf.file(second).exists()
+
+
+def test_a_level_that_may_not_be_read_keeps_no_sweep_from_the_rest(shelf: Shelf) -> None:
+    closed, found = shelf.put(ttl_s=10), shelf.put(ttl_s=10)
+    while shelf.file(found).parent.parent == shelf.file(closed).parent.parent:
+        found = shelf.put(ttl_s=10)
+    shelf.file(closed).parent.parent.chmod(0)
+    code = (
+        "import os; from pathlib import Path; from gaia.store.directory import DirectoryArtifacts\n"
+        f"if os.getuid() == 0: os.setgid({NOBODY}), os.setuid({NOBODY})  # nothing is closed to root\n"
+        f"store = DirectoryArtifacts(Path('.'), now=lambda: {shelf.moment + 1000})\n"
+        "print(*set(store.sweep(most=9, enough=lambda: False).failures))"
+    )
+    for each in (shelf.path, *shelf.path.rglob("*")) if os.getuid() == 0 else ():
+        os.chown(each, NOBODY, NOBODY)
+    done = run([sys.executable, "-c", code], cwd=shelf.path, capture_output=True, text=True, check=False)
+    shelf.file(closed).parent.parent.chmod(0o700)
+    assert done.stdout == "Permission denied\n", done.stderr
+    assert shelf.file(closed).exists()
+    assert not shelf.file(found).exists()
+
+
+def test_a_body_swept_while_it_is_referred_to_is_missing(shelf: Shelf) -> None:
+    found = shelf.put(ttl_s=10)
+    calls = count()
+
+    def now() -> float:
+        if next(calls) == 1:
+            shelf.file(found).unlink()
+        return shelf.moment
+
+    with pytest.raises(ArtifactMissing, match="is not stored"):
+        directory.DirectoryArtifacts(shelf.path, ttl_s=TTL_S, now=now).refer(found)
+
+
+def test_of_two_that_refer_at_once_the_longer_life_wins(shelf: Shelf) -> None:
+    found = shelf.put(ttl_s=10)
+    calls = count()
+
+    def now() -> float:
+        if next(calls) == 1:
+            # After this one saw that ten seconds are left, and before it makes a hundred of them.
+            shelf.store(ttl_s=TTL_S).refer(found)
+        return shelf.moment
+
+    directory.DirectoryArtifacts(shelf.path, ttl_s=100, now=now).refer(found)
+    assert shelf.file(found).stat().st_mtime == shelf.moment + TTL_S
+
+
+def test_a_file_system_that_cannot_sync_names_is_good_enough() -> None:
+    # proc(5) answers fsync on a directory with EINVAL.
+    fd = os.open("/proc", os.O_RDONLY)
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.fsync(fd)
+    tree.sync_names(fd)
+    os.close(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fsync(fd)
 
 
 def test_sweeps_at_once_disturb_neither_each_other_nor_writers(shelf: Shelf) -> None:
