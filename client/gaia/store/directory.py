@@ -140,6 +140,15 @@ class DirectoryArtifacts:
         if os.fstat(fd).st_nlink == 0:
             raise ArtifactMissing(artifact.id, bodies.NOT_STORED)
 
+    def remove(self, artifact: Artifact) -> None:
+        """Remove a body; nothing is done if it has gone already.
+
+        Raises:
+            ArtifactsUnavailable: if the directory cannot be used.
+        """
+        with self._opened() as root:
+            tree.remove_body(root, bodies.require_id(artifact))
+
     def sweep(self, *, most: int, enough: Callable[[], bool]) -> Swept:
         """Remove what has expired, and what dead writers left: the oldest first, at most so many, until `enough`.
 

@@ -131,6 +131,12 @@ def remove(root: int, file: File) -> bool:
     return False
 
 
+def remove_body(root: int, artifact_id: str) -> None:
+    """Remove a body, if it is there."""
+    with suppress(FileNotFoundError), _beneath(root, _place(artifact_id)) as shelf:
+        os.unlink(artifact_id, dir_fd=shelf)
+
+
 def used_bytes(root: int) -> int:
     """Give the size of all files of ours; one that is renamed meanwhile, and so seen twice, counts once."""
     total_bytes, drafts = 0, dict[str, int]()

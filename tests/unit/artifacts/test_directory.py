@@ -16,6 +16,7 @@ import pytest
 from gaia.codec import Artifact
 from gaia.errors import ArtifactMissing, ArtifactsFull, ArtifactsUnavailable, BodyTooLarge, GaiaError
 from gaia.store import directory, tree
+from gaia.store.artifacts import Artifacts
 from gaia.store.directory import directory_of
 from gaia.store.tree import DRAFT_S, SKEW_S
 from tests.support.cluster import ROOT
@@ -138,6 +139,17 @@ def test_memory_holds_a_few_chunks_of_a_body_only(shelf: Shelf) -> None:
         with shelf.store().open(found) as file:
             assert sum(map(len, iter(lambda: file.read(MIB), b""))) == 64 * MIB
         assert tracemalloc.get_traced_memory()[1] < 8 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_body_taken_as_a_whole_lies_in_memory_once(shelf: Shelf) -> None:
+    found = shelf.put(bytes(32 * MIB))
+    whole = Artifacts(shelf.store(), shelf.store(), memory_bytes=32 * MIB)
+    tracemalloc.start()
+    try:
+        assert len(whole.get(found)) == 32 * MIB
+        assert tracemalloc.get_traced_memory()[1] < 40 * MIB
     finally:
         tracemalloc.stop()
 
