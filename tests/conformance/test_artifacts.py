@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from gaia.codec import Artifact
-from gaia.errors import ArtifactMissing, BodyTooLarge, FileFailed, FileMissing, InvalidCall
+from gaia.errors import ArtifactMissing, BodyOverMemory, FileFailed, FileMissing, InvalidCall
 from gaia.store import keys
 from gaia.store.artifacts import LIMIT_BYTES, MEMORY_BYTES, Artifacts, RedisArtifacts
 from gaia.store.directory import DirectoryArtifacts
@@ -346,7 +346,7 @@ def test_a_forged_checksum_is_refused(place: Place, digest: str) -> None:
 def test_a_body_too_large_for_memory_is_not_taken_there(place: Place) -> None:
     store = place.store()
     artifact = store.put(b"x")
-    with pytest.raises(BodyTooLarge):
+    with pytest.raises(BodyOverMemory, match=f"artifact {artifact.id}.*GAIA_ARTIFACTS__MEMORY_BYTES"):
         store.get(replace(artifact, size_bytes=1 << 60))
 
 
@@ -355,7 +355,7 @@ def test_the_bodies_of_one_message_are_bounded_together(place: Place) -> None:
     a, b, c = (store.put(bytes([each]) * 1000) for each in range(3))
     bounded = place.store(memory_bytes=2500).session()
     assert bounded.get(a) + bounded.get(b) == bytes(1000) + b"\1" * 1000
-    with pytest.raises(BodyTooLarge, match="GAIA_ARTIFACTS__MEMORY_BYTES"):
+    with pytest.raises(BodyOverMemory, match="GAIA_ARTIFACTS__MEMORY_BYTES"):
         bounded.get(c)
     assert bounded.get(a) is bounded.get(a)
     assert place.store(memory_bytes=2500).session().get(c) == b"\2" * 1000

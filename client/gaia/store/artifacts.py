@@ -22,7 +22,7 @@ from gaia.codec import Artifact
 from gaia.errors import (
     ArtifactMissing,
     ArtifactTooLarge,
-    BodyTooLarge,
+    BodyOverMemory,
     GaiaError,
     InvalidCall,
     InvalidSetting,
@@ -34,7 +34,6 @@ from gaia.store.directory import QUOTA_BYTES, DirectoryArtifacts, directory_of
 
 VARIABLES: Final = "GAIA_ARTIFACTS__"
 URL_VARIABLE: Final = VARIABLES + "URL"
-MEMORY_VARIABLE: Final = VARIABLES + "MEMORY_BYTES"
 
 LIMIT_BYTES: Final = 8 * 1024 * 1024
 """Redis holds bodies in memory, and a reply this long already blocks it for milliseconds."""
@@ -160,11 +159,11 @@ class Artifacts:
         """Fetch a whole body.
 
         Raises:
-            BodyTooLarge: if it is larger than may be taken into memory; `open` reads it.
+            BodyOverMemory: if it is larger than may be taken into memory; `open` reads it.
             ArtifactMissing, NotConfigured, ArtifactsUnavailable: as `open`.
         """
         if artifact.size_bytes > self._memory_bytes:
-            raise BodyTooLarge(f"{MEMORY_VARIABLE}: artifact {bodies.require_id(artifact)}", self._memory_bytes)
+            raise BodyOverMemory(f"artifact {bodies.require_id(artifact)}", self._memory_bytes)
         with self.open(artifact) as file:
             # One byte more, to come to the end, where an empty body is verified, too.
             return file.read(artifact.size_bytes + 1)
@@ -226,10 +225,10 @@ class Session:
         return self._store.refer(artifact)
 
     def get(self, artifact: Artifact) -> bytes:
-        """Fetch a whole body; raises what `Artifacts.get` does, `BodyTooLarge` for all bodies together, too."""
+        """Fetch a whole body; raises what `Artifacts.get` does, `BodyOverMemory` for all bodies together, too."""
         if artifact not in self._fetched:
-            if artifact.size_bytes > self._left_bytes:
-                raise BodyTooLarge(f"{MEMORY_VARIABLE}: the bodies of one message", self._memory_bytes)
+            if self._left_bytes < artifact.size_bytes <= self._memory_bytes:
+                raise BodyOverMemory("the bodies of one message", self._memory_bytes)
             self._fetched[artifact] = body = self._store.get(artifact)
             self._left_bytes -= len(body)
         return self._fetched[artifact]

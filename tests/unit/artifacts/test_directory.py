@@ -21,6 +21,7 @@ from gaia.store.directory import directory_of
 from gaia.store.tree import DRAFT_S, SKEW_S
 from tests.support.cluster import ROOT
 from tests.support.seccomp import NOBODY
+from tests.support.waiting import until
 from tests.unit.artifacts.conftest import TTL_S, Shelf
 
 MIB = 1024 * 1024
@@ -408,6 +409,44 @@ def test_a_sweep_removes_what_a_dead_writer_left_an_hour_ago(shelf: Shelf) -> No
     shelf.moment += 1
     sweep(shelf)
     assert shelf.drafts() == []
+
+
+def test_what_a_killed_writer_left_counts_until_it_is_swept(shelf: Shelf) -> None:
+    code = (
+        "import sys; from pathlib import Path; from gaia.store.directory import DirectoryArtifacts\n"
+        "lines = iter(lambda: sys.stdin.buffer.read1(1000), b'')\n"
+        "DirectoryArtifacts(Path(sys.argv[1])).write(lines, size_bytes=5000, media_type='a/b')"
+    )
+    writer = Popen([sys.executable, "-c", code, str(shelf.path)], stdin=PIPE, cwd=ROOT)
+    assert writer.stdin
+    writer.stdin.write(b"half")
+    writer.stdin.flush()
+    until(lambda: shelf.store().used_bytes() == 5000)
+    writer.kill()
+    writer.communicate(timeout=20)
+    (draft,) = shelf.drafts()
+    shelf.moment = draft.stat().st_ctime + DRAFT_S - 1
+    assert sweep(shelf).files == 0
+    assert shelf.store().used_bytes() == 5000
+    shelf.moment += 1
+    assert sweep(shelf) == directory.Swept(1, 5000, more=False)
+    assert shelf.store().used_bytes() == 0
+    assert shelf.files() == []
+
+
+def test_what_the_disk_does_not_take_is_unavailable_and_leaves_nothing(shelf: Shelf) -> None:
+    code = (
+        "import resource, sys; from pathlib import Path; from gaia.errors import ArtifactsUnavailable\n"
+        "from gaia.store.directory import DirectoryArtifacts\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "store = DirectoryArtifacts(Path(sys.argv[1]))\n"
+        "try: store.write([bytes(600), bytes(600)], size_bytes=600, media_type='a/b')\n"
+        "except ArtifactsUnavailable as failure: print(failure.reason)"
+    )
+    done = run([sys.executable, "-c", code, str(shelf.path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "File too large\n", done.stderr
+    assert shelf.drafts() == []
+    assert shelf.files() == []
 
 
 def test_a_writer_that_died_right_before_the_rename_leaves_nothing_for_longer(shelf: Shelf) -> None:
