@@ -212,7 +212,7 @@ class Artifacts(Section):
     quota_bytes: int = Field(default=QUOTA_BYTES, gt=0)
     """What the directory may hold."""
     memory_bytes: int = Field(default=MEMORY_BYTES, gt=0)
-    """The largest body that a worker takes into memory as a whole."""
+    """What the bodies of one call may take of a worker's memory, together."""
 
 
 class Monitor(Section):
