@@ -13,7 +13,7 @@
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local lease, most, suspect = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
-local record = redis.call('HMGET', KEYS[4], 'at', 'from', 'late')
+local record = redis.call('HMGET', KEYS[4], 'at', 'from', 'late', 'cursor')
 local from, late = tonumber(record[2] or 0), 0
 if not record[1] or now - tonumber(record[1]) > lease / 2 then
   late = tonumber(record[3] or 0) + 1
@@ -24,6 +24,15 @@ end
 redis.call('HSET', KEYS[4], 'at', string.format('%.6f', now), 'from', string.format('%.6f', from), 'late', late)
 if now < from then
   return 0
+end
+
+-- What a stock worker restored and ended leaves our record of it behind: a few are looked at by each sweep.
+local scanned = redis.call('HSCAN', KEYS[3], record[4] or '0', 'COUNT', 20)
+redis.call('HSET', KEYS[4], 'cursor', scanned[1])
+for i = 1, #scanned[2], 2 do
+  if redis.call('HEXISTS', KEYS[1], scanned[2][i]) == 0 then
+    redis.call('HDEL', KEYS[3], scanned[2][i])
+  end
 end
 
 local function restore(tag, message, list)

@@ -374,6 +374,19 @@ def test_what_a_stock_worker_restored_and_took_is_not_cut_at_our_old_length(
     assert len(pushed) + client.hlen("unacked") == 1
 
 
+def test_what_a_stock_worker_restored_and_ended_leaves_no_record_behind(
+    client: "redis.Redis", one: Worker, other: Worker
+) -> None:
+    put(client, *(f"t{number}" for number in range(100)))
+    one.turn(100)
+    for number in range(99):  # kombu's ack knows two of our three keys
+        client.zrem("unacked_index", f"t{number}")
+        client.hdel("unacked", f"t{number}")
+    until(lambda: other.sweep(0.2) is not None and not client.hlen(keys.HELD))
+    assert queued(client) == ["t99"]
+    assert held(client) == NOTHING
+
+
 def test_a_paused_queue_is_skipped(client: "redis.Redis") -> None:
     put(client, "a", name="q")
     put(client, "b", name="r")
