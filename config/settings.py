@@ -122,11 +122,30 @@ class Api(Section):
     """Authorities in PEM that server certificates are checked against. Those of the certifi package by default."""
 
 
+class RootQuota(BaseModel):
+    """What a root may hold; no bound by default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size_bytes: int | None = Field(default=None, ge=0)
+    files: int | None = Field(default=None, ge=0)
+
+
 class Files(Section):
     """Confined file access."""
 
     roots: dict[RootName, Directory] = Field(default={}, examples=[{"data": "/srv/data"}])
     """Name to directory, as {"data": "/srv/data"}. None by default: no file is reachable."""
+    local: tuple[RootName, ...] = Field(default=(), examples=[["scratch"]])
+    """Roots that are this machine's alone: a call about one is led to a worker that has it."""
+    quotas: dict[RootName, RootQuota] = Field(
+        default={}, examples=[{"data": {"size_bytes": 10_000_000_000, "files": 100_000}}]
+    )
+    """What roots may hold, as {"data": {"size_bytes": 10000000000, "files": 100000}}. No bound by default."""
+    max_operations: int = Field(default=500, ge=1, le=100_000)
+    """Operations at once in one worker; more wait."""
+    bytes_per_s: float | None = Field(default=None, ge=1, le=10**11)
+    """What `files.stream` may move, in the whole cluster. No bound by default."""
 
 
 class Process(Section):

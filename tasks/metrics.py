@@ -29,6 +29,12 @@ WAIT_SECONDS: Final = Histogram(
 )
 
 
+FILES_ACTIVE: Final = Gauge("gaia_files_active", "File operations past the gate now.", registry=REGISTRY)
+FILES_PEAK: Final = Gauge("gaia_files_active_peak", "The most that were past the gate at once.", registry=REGISTRY)
+FILES_READ: Final = Counter("gaia_files_read_bytes", "Bytes read for callers.", registry=REGISTRY)
+FILES_WRITTEN: Final = Counter("gaia_files_written_bytes", "Bytes written for callers.", registry=REGISTRY)
+
+
 class Meters(NamedTuple):
     """The metrics of one operation, looked up once: a look-up by label costs more than the count."""
 

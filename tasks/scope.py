@@ -88,6 +88,15 @@ class Later(Exception):  # noqa: N818 - no error: a service's word that it wants
         self.after_s = after_s
 
 
+class Elsewhere(Exception):  # noqa: N818 - as above
+    """Raised by a service, before it did anything, for a call that belongs to another worker; wiring leads it there."""
+
+    def __init__(self, node: str) -> None:
+        """Name the worker's node."""
+        super().__init__(node)
+        self.node = node
+
+
 def _no_progress(done: float, total: float | None, note: str) -> None:
     del done, total, note
 

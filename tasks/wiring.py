@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from celery import Celery, Task
 from celery.exceptions import CeleryError, Ignore, Reject, Retry
@@ -32,6 +32,7 @@ from gaia.errors import (
     HolderLost,
     InternalError,
     InvalidCall,
+    InvalidResult,
     NewerPayload,
     WorkerLostTooOften,
 )
@@ -47,7 +48,7 @@ from tasks.broker.holder import holding
 from tasks.delivery.running import Running
 from tasks.runtime import identity
 from tasks.runtime.logs import working_on
-from tasks.scope import CancelToken, Clock, Later, Scope
+from tasks.scope import CancelToken, Clock, Elsewhere, Later, Scope
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -245,6 +246,8 @@ class Run:
             except Later as wish:
                 self._come_back(wish.after_s)
                 failure: GaiaError = DeadlineExceeded(self.operation, 0.0)
+            except Elsewhere as wish:
+                self._lead_to(wish.node)
             except NewerPayload as error:
                 if wire.times(getattr(self.task.request, wire.HEADER, None))[1] is not None:
                     self._come_back(NEWER_PAUSE_S)
@@ -285,7 +288,11 @@ class Run:
         with reaching(self.around.results_url):
             # What an idempotency key leads to is kept longer, and so are its bodies.
             keyed = envelope.key is not None
-            return Reply(result, self.around.keyed_artifacts if keyed else self.around.artifacts)
+            try:
+                return Reply(result, self.around.keyed_artifacts if keyed else self.around.artifacts)
+            except codec.Mismatch as found:
+                # A value of a foreign document: nested too deeply for JSON, or an integer too large.
+                raise InvalidResult(self.operation, found.path, found.reason) from None
 
     def _scope(self, given: object, cancelled: CancelToken) -> Scope:
         """Bound the run by the deadline of the envelope, read leniently: a newer one is refused later."""
@@ -337,7 +344,11 @@ class Run:
             return
         if holder.node == own.node or not self.around.nodes.lives(holder):
             raise HolderLost(holder.format())
-        queue, held = keys.own_queue(holder.node), holding(self.tag)
+        self._lead_to(holder.node)
+
+    def _lead_to(self, node: str) -> NoReturn:
+        """Put the message on a node's own queue, and end this run."""
+        queue, held = keys.own_queue(node), holding(self.tag)
         if held is not None and held.move(self.tag, queue):
             raise Ignore
         raise self.task.retry(countdown=0, queue=queue, max_retries=None, throw=False)

@@ -34,6 +34,7 @@ from gaia.store.dead import DeadLetters
 from gaia.store.nodes import Node, Nodes
 from gaia.store.queues import Queues
 from gaia.store.results import Meta, Waiter, parse
+from gaia.store.roster import Roster
 from gaia.store.scripts import script
 
 R = TypeVar("R")
@@ -227,6 +228,11 @@ class Gaia:
     def queues(self) -> Queues:
         """Pause, resume, and see how much waits."""
         return Queues(self.broker(), self._url)
+
+    @property
+    def roots(self) -> Roster:
+        """The roots of files that the cluster knows: list, forget."""
+        return Roster(self.broker(), self._url)
 
     @property
     def dead(self) -> DeadLetters:

@@ -460,6 +460,101 @@ class FileFailed(Permanent):
         return f"{self.path}: {self.reason}"
 
 
+@dataclass(eq=False, repr=False)
+class DiskFull(Transient):
+    """The file system beneath a root has no room left, or the user's share of it is used up."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class QuotaExceeded(Permanent):
+    """A write would pass the quota of its root, in bytes or in files."""
+
+    path: str
+    quota: str
+    limit: int
+
+    def __str__(self) -> str:
+        return f"{self.path}: the root may hold {self.limit} {self.quota}"
+
+
+@dataclass(eq=False, repr=False)
+class PreconditionFailed(Permanent):
+    """A file is not what a conditional write asked for; nothing has changed."""
+
+    path: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: expected {self.expected}, found {self.found}"
+
+
+@dataclass(eq=False, repr=False)
+class FileBusy(Transient):
+    """Another call held the lock of a file for as long as this one may wait."""
+
+    path: str
+    waited_s: float
+
+    def __str__(self) -> str:
+        return f"{self.path}: locked for {self.waited_s:.3f} s"
+
+
+@dataclass(eq=False, repr=False)
+class BadDocument(Permanent):
+    """A file cannot be parsed, or holds what is refused."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class ArchiveRefused(Permanent):
+    """An archive is broken, over its bounds, or has a member that is not let out of it."""
+
+    path: str
+    member: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.member!r} {self.reason}" if self.member else f"{self.path}: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class RootUnavailable(Transient):
+    """No worker that lives holds a root that is local to one machine."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: no worker that holds the root lives"
+
+
+@dataclass(eq=False, repr=False)
+class RootMismatch(Permanent):
+    """A root is another directory than the one that the cluster's workers know by that name."""
+
+    root: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return (
+            f"root {self.root!r} is not the directory that the cluster knows by this name "
+            f"(identity {self.expected}, found {self.found}): mount it, or name it otherwise; if it was replaced on "
+            f"purpose, `gaia roots forget {self.root}`"
+        )
+
+
 # --- of processes
 
 

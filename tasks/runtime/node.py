@@ -19,8 +19,11 @@ from tasks.runtime.orphans import Orphans
 DISTRIBUTION: Final = "gaia-workers"
 
 
-def install(app: Celery, broker: redis.Redis, results: redis.Redis) -> None:
-    """Make every worker of this app a node, however it is started; `broker` is for its heartbeat alone."""
+def install(app: Celery, broker: redis.Redis, results: redis.Redis, local_roots: tuple[str, ...] = ()) -> None:
+    """Make every worker of this app a node, however it is started; `broker` is for its heartbeat alone.
+
+    `local_roots` are told of it if it serves the queue `files`.
+    """
     beating: list[Heartbeat] = []
 
     def on_setup(sender: str, **_: Any) -> None:
@@ -30,7 +33,7 @@ def install(app: Celery, broker: redis.Redis, results: redis.Redis) -> None:
         queue.exchange = Exchange("")
 
     def on_ready(sender: Any, **_: Any) -> None:
-        heartbeat = Heartbeat(broker, _node(app, sender), Orphans(broker, results, app.backend).answer)
+        heartbeat = Heartbeat(broker, _node(app, sender, local_roots), Orphans(broker, results, app.backend).answer)
         beating.append(heartbeat)
         heartbeat.start()
 
@@ -48,7 +51,7 @@ def install(app: Celery, broker: redis.Redis, results: redis.Redis) -> None:
     signals.worker_shutdown.connect(on_end, weak=False)
 
 
-def _node(app: Celery, consumer: Any) -> Node:
+def _node(app: Celery, consumer: Any, local_roots: tuple[str, ...]) -> Node:
     own = identity.own()
     shared = tuple(name for name in app.amqp.queues.consume_from if name != keys.own_queue(own.node))
     return Node(
@@ -60,4 +63,5 @@ def _node(app: Celery, consumer: Any) -> Node:
         concurrency=int(consumer.controller.concurrency),
         version=version(DISTRIBUTION),
         started_at=time.time(),
+        roots=local_roots if "files" in shared else (),
     )

@@ -34,6 +34,7 @@ class Node:
     """A worker process that lives. `started_at` and `seen_at` are seconds since the epoch.
 
     `boot` is new with every start and re-execution; `seen_at` is by the clock of Redis.
+    `roots` are the local ones that it has.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Node:
     version: str
     started_at: float
     seen_at: float = 0.0
+    roots: tuple[str, ...] = ()
 
 
 class Nodes:
@@ -122,6 +124,7 @@ def _fields(node: Node) -> list[Any]:
         "concurrency": node.concurrency,
         "version": node.version,
         "started_at": f"{node.started_at:.6f}",
+        "roots": "\n".join(node.roots),
     }
     return [part for pair in values.items() for part in pair]
 
@@ -138,4 +141,5 @@ def _node(found: dict[bytes, bytes]) -> Node:
         version=fields.get("version", ""),
         started_at=float(fields.get("started_at", 0)),
         seen_at=float(fields.get("seen_at", 0)),
+        roots=tuple(fields.get("roots", "").split()),
     )

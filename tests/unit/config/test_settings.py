@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from config.settings import Egress, Settings, SettingsError, read, split_cidr, variables
+from config.settings import Egress, RootQuota, Settings, SettingsError, read, split_cidr, variables
 
 VALUES: dict[str, tuple[str, Any]] = {
     "GAIA_REDIS_URL": ("rediss://:hunter22@h:6380/1", "rediss://:hunter22@h:6380/1"),
@@ -19,6 +19,8 @@ VALUES: dict[str, tuple[str, Any]] = {
     "GAIA_EGRESS__ALLOW_HOSTS": ('["intranet.example"]', ("intranet.example",)),
     "GAIA_API__CA_FILE": (__file__, Path(__file__)),
     "GAIA_FILES__ROOTS": ('{"data": "/srv/data"}', {"data": Path("/srv/data")}),
+    "GAIA_FILES__LOCAL": ('["scratch"]', ("scratch",)),
+    "GAIA_FILES__QUOTAS": ('{"data": {"files": 7}}', {"data": RootQuota(files=7)}),
     "GAIA_PROCESS__EXECUTABLES": ('["/usr/bin/git", "/opt/*"]', ("/usr/bin/git", "/opt/*")),
     "GAIA_PROCESS__ENV_ALLOWED": ("[]", ()),
     "GAIA_BROWSER__CHROMIUM": ("/usr/bin/chromium", "/usr/bin/chromium"),
