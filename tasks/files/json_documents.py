@@ -62,7 +62,7 @@ def loads(body: bytes, document: Document) -> Any:
 
 
 def _of_whole(call: files.ParseJson, query: Query, document: Document, place: Place) -> files.Parsed:
-    found = loads(document.whole(), document)
+    found = loads(document.whole().removeprefix(codecs.BOM_UTF8), document)
     if query.pointer:
         value = one(query, found, document.path)
         if call.limit is None or not isinstance(value, list):

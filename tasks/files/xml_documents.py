@@ -52,7 +52,7 @@ class Path:
             InvalidCall: if it is none of this subset.
         """
         found = _QUERY.fullmatch(call.query)
-        if found is None:
+        if found is None or {".", ".."} & set(found["steps"].split("/")):
             raise InvalidCall(call.OPERATION, "query", "must be a path such as /feed/entry[@lang='en']/@id or //entry")
         return cls(
             steps=tuple(found["steps"].split("/")),
