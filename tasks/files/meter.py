@@ -47,9 +47,13 @@ class Meter:
     def __init__(self, limit: int) -> None:
         """Start with nothing counted."""
         self.limit = limit
-        self._condition = threading.Condition()
+        # A plain lock: the way through an open gate is a part of what a small read costs.
+        self._lock = threading.Lock()
+        self._condition = threading.Condition(self._lock)
         self._active = self._peak = self._waiting = 0
         self._totals = _Totals()
+        metrics.FILES_ACTIVE.set_function(lambda: self._active)
+        metrics.FILES_PEAK.set_function(lambda: self._peak)
 
     def operation(self, name: str, scope: Scope) -> "Passage":
         """Give the context manager of one operation; entering it waits for the gate.
@@ -62,7 +66,7 @@ class Meter:
 
     def stats(self, worker: str, roots: tuple[files.RootState, ...]) -> files.FileStats:
         """Give every number."""
-        with self._condition:
+        with self._lock:
             totals = self._totals
             latencies = sorted(totals.latencies)
             rows = tuple(
@@ -99,18 +103,15 @@ class Meter:
 
     def enter(self, scope: Scope) -> None:
         """Pass the gate."""
-        with self._condition:
+        with self._lock:
             if self._active >= self.limit:
                 self._wait(scope)
             self._active += 1
-            if self._active > self._peak:
-                self._peak = self._active
-                metrics.FILES_PEAK.set(self._peak)
-        metrics.FILES_ACTIVE.inc()
+            self._peak = max(self._peak, self._active)
 
     def leave(self, name: str, took_s: float, *, ok: bool, read_bytes: int, written_bytes: int) -> None:
         """Say that an operation has ended, and how."""
-        with self._condition:
+        with self._lock:
             self._active -= 1
             if self._waiting:
                 self._condition.notify()
@@ -118,17 +119,17 @@ class Meter:
             tally = totals.by_operation.get(name)
             if tally is None:
                 tally = totals.by_operation[name] = _Tally()
-            for each in (totals, tally):
-                if ok:
-                    each.successes += 1
-                else:
-                    each.errors += 1
+            if ok:
+                totals.successes += 1
+                tally.successes += 1
+            else:
+                totals.errors += 1
+                tally.errors += 1
             totals.read_bytes += read_bytes
             totals.written_bytes += written_bytes
             totals.latencies.append(took_s)
             tally.total_s += took_s
             tally.slowest_s = max(tally.slowest_s, took_s)
-        metrics.FILES_ACTIVE.dec()
         if read_bytes:
             metrics.FILES_READ.inc(read_bytes)
         if written_bytes:
@@ -150,7 +151,7 @@ class Meter:
             self._waiting -= 1
 
     def _wake(self) -> None:
-        with self._condition:
+        with self._lock:
             self._condition.notify_all()
 
 

@@ -43,9 +43,10 @@ class Whereabouts:
             RootUnavailable: if the root is known, and nobody who lives has it.
             Unreachable: if Redis had to be asked and did not answer.
         """
+        if self._holders is None:
+            return
         path, target = getattr(call, "path", None), getattr(call, "target", None)
-        here = (path is None or self._roots.knows(path)) and (target is None or self._roots.knows(target))
-        if here or self._holders is None:
+        if (path is None or self._roots.knows(path)) and (target is None or self._roots.knows(target)):
             return
         self.lead([each for each in (path, target) if each is not None])
 
