@@ -1,21 +1,26 @@
 """Whatever keeps a limit keeps it exactly, to the microsecond: in memory, and in Redis."""
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from gaia.errors import LeaseLost
 from tasks.limits.protocols import Admitted, Away, Bucket, Lease, Passage, Refused, Rules, Slots, State
-from tests.support.limits import Limiting, in_memory
+from tests.support.limits import Limiting, in_memory, in_redis
 
 CLOSED = Away.FAIL_CLOSED
 RULES = Rules(failure_threshold=5, open_s=30.0, success_threshold=3, probe_s=60.0)
 
 
-@pytest.fixture(params=["memory"])
-def limiting() -> Limiting:
-    return in_memory()
+@pytest.fixture(params=["memory", "redis"])
+def limiting(request: pytest.FixtureRequest) -> Iterator[Limiting]:
+    if request.param == "memory":
+        yield in_memory()
+        return
+    with in_redis(request.getfixturevalue("fresh_url")) as found:
+        yield found
 
 
 def admitted(limiting: Limiting, *buckets: Bucket, most: int = 1000) -> int:

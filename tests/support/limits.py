@@ -1,10 +1,19 @@
 """Limits under a clock that the test holds."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
+from unittest.mock import patch
 
+import redis
+
+from tasks.limits import reach as reach_module
 from tasks.limits.memory import MemoryBreaker, MemoryLeases, MemoryTokens
 from tasks.limits.protocols import CircuitBreaker, ConcurrencyLimiter
+from tasks.limits.reach import Reach
+from tasks.limits.scripts import NOW, SCRIPTS
+from tasks.limits.shared import SharedBreaker, SharedLeases, SharedTokens
 from tasks.limits.tokens import Tokens
 from tasks.scope import Clock
 
@@ -46,3 +55,32 @@ def in_memory() -> Limiting:
     time = HeldTime()
     clock = time.clock()
     return Limiting(time, MemoryTokens(clock), MemoryLeases(clock), MemoryBreaker(clock))
+
+
+TEST_CLOCK = "{gaia:limits}:test-clock"
+HELD_NOW = f"local function now_us() return tonumber(redis.call('GET', '{TEST_CLOCK}')) end\n"
+"""In place of the server's clock: one that the test moves. Microseconds since the epoch, as large as today's."""
+
+
+class ServerTime:
+    """The clock of the scripts on a server."""
+
+    def __init__(self, client: "redis.Redis") -> None:
+        self._client = client
+        client.set(TEST_CLOCK, 1_800_000_000_000_000)
+
+    def advance(self, seconds: float) -> None:
+        self._client.incrby(TEST_CLOCK, round(seconds * 1_000_000))
+
+
+@contextmanager
+def in_redis(url: str) -> Iterator[Limiting]:
+    """Everything in Redis, on real scripts; only the reading of the clock is exchanged."""
+    held = {name: text.replace(NOW, HELD_NOW) for name, text in SCRIPTS.items()}
+    with patch.object(reach_module, "SCRIPTS", held):
+        reach = Reach.to(url)
+    try:
+        time = ServerTime(reach.client)
+        yield Limiting(time, SharedTokens(reach), SharedLeases(reach), SharedBreaker(reach))
+    finally:
+        reach.close()
