@@ -112,11 +112,15 @@ class SharedBreaker:
 
     def enter(self, name: str, rules: Rules, *, if_away: Away) -> Passage | Refused:
         """Ask for leave to try."""
+        return self.entered(name, rules, if_away=if_away)[0]
+
+    def entered(self, name: str, rules: Rules, *, if_away: Away) -> tuple[Passage | Refused, Seen | None]:
+        """Ask for leave to try; give what was seen, too, None while Redis is away."""
         passage = Passage(name, rules, token_hex(8))
-        seen = self._reach.unless_away(if_away, lambda: self.step("enter", passage), lambda: Seen(State.CLOSED, 0, 0))
-        if seen.out_us > 0:
-            return Refused(name, seen.out_us / SECOND_US)
-        return passage if seen.out_us < 0 else passage._replace(probe="")
+        seen: Seen | None = self._reach.unless_away(if_away, lambda: self.step("enter", passage), lambda: None)
+        if seen is None or not seen.out_us:
+            return passage._replace(probe=""), seen
+        return (passage if seen.out_us < 0 else Refused(name, seen.out_us / SECOND_US)), seen
 
     def succeeded(self, passage: Passage) -> None:
         """Tell that it worked."""
