@@ -141,7 +141,8 @@ class Ahead(Tokens):
             found.refused = Refused(found.buckets[taken.refusing].name, after_s)
             found.closed_until = arrived + after_s
             return False
-        found.tokens, found.used, found.since = taken.tokens, 0, now
+        # Leave that nothing stands behind is for whoever asked for it alone: the next may have chosen otherwise.
+        found.tokens, found.used, found.since = (taken.tokens if taken.recorded else size), 0, now
         found.usable_at = arrived + taken.wait_us / SECOND_US if taken.wait_us else now
         found.ends_at = now + found.horizon_s
         return True

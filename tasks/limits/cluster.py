@@ -8,7 +8,8 @@
             ...
 
 `LimitExceeded` and `CircuitOpen` say when to come back. A service turns them into `Later(error.retry_after_s)`, which
-gives its slot back: `admit`, `move` and `holding` never wait longer than 250 ms.
+gives its slot back: `admit`, `move` and `holding` do not wait longer than 250 ms for leave, nor 200 ms more for leave
+that was reserved.
 """
 
 from collections.abc import Iterator
@@ -105,7 +106,7 @@ class Limits:
             Cancelled, DeadlineExceeded: of the call.
             Unreachable: Redis did not answer, and `if_away` is `FAIL_CLOSED`.
         """
-        leave(scope, lambda: self.ask(names, if_away=if_away))
+        leave(scope, lambda: self.ask(names, if_away=if_away), limit=f"rate:{names[-1]}")
 
     def move(self, scope: Scope, names: tuple[str, ...], size_bytes: int, *, if_away: Away) -> int:
         """Wait for leave to move bytes; give how many may move now, 1 to `size_bytes`. To be asked before each chunk.
@@ -114,7 +115,11 @@ class Limits:
             LimitExceeded, Cancelled, DeadlineExceeded, Unreachable: as `admit`.
         """
         buckets = self.policy.bandwidths(names)
-        return leave(scope, lambda: self._tokens.take(buckets, size_bytes, if_away=if_away)).tokens
+
+        def ask() -> Admitted | Refused:
+            return self._tokens.take(buckets, size_bytes, if_away=if_away)
+
+        return leave(scope, ask, limit=f"bytes:{names[-1]}").tokens
 
     @contextmanager
     def holding(
@@ -132,7 +137,7 @@ class Limits:
         def ask() -> Lease | Refused:
             return answer(slots, self._leases.acquire(slots, ttl_s=ttl_s, if_away=if_away))
 
-        held = self._renewal.keep(leave(scope, ask))
+        held = self._renewal.keep(leave(scope, ask, limit=f"slots:{names[-1]}"))
         gauges = [metrics.LEASES.labels(level(each.name)) for each in slots]
         for each in gauges:
             each.inc()

@@ -42,7 +42,8 @@ Level = tuple[float, float]
 class Taken(NamedTuple):
     """What a stack gave: `tokens`, due in `wait_us`. 0 tokens: bucket `refusing` has one in `wait_us`.
 
-    For each bucket: how many of the tokens a shadow would have refused, and whether it is near its limit.
+    For each bucket: how many of the tokens a shadow would have refused, and whether it is near its limit. `recorded` is
+    False for leave that was given while the authority was away.
     """
 
     tokens: int
@@ -50,6 +51,7 @@ class Taken(NamedTuple):
     refusing: int
     shadowed: tuple[int, ...]
     near: tuple[bool, ...]
+    recorded: bool = True
 
 
 def take(

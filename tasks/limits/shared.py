@@ -46,7 +46,7 @@ class SharedTokens(Tokens):
         found: Any = self._reach.unless_away(if_away, lambda: self._reach.script("take", names, args), lambda: None)
         if found is None:
             nothing = (0,) * len(buckets)
-            return Taken(wanted, 0, 0, nothing, tuple(map(bool, nothing)))
+            return Taken(wanted, 0, 0, nothing, tuple(map(bool, nothing)), recorded=False)
         tokens, wait_us, refusing, *rest = found
         return Taken(tokens, wait_us, refusing, tuple(rest[::2]), tuple(map(bool, rest[1::2])))
 
