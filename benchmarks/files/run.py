@@ -229,7 +229,7 @@ def giant(root: Path, size: int) -> None:
             took, cpu = time.perf_counter() - begun, sum(process.cpu_times()[:2]) - used
             high = int(Path(f"/proc/{process.pid}/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
     print(
-        f"\nA JSON array of {path.stat().st_size / 2**30:.2f} GiB, {count:,} items in {pages:,} pages through the queue: "
+        f"\nA JSON array of {path.stat().st_size / 2**30:.2f} GiB, {count:,} items in {pages:,} pages by the queue: "
         f"{took:.0f} s, worker {cpu:.0f} s CPU; idle worker {idle / 2**20:.0f} MiB, most seen {peak / 2**20:.0f} MiB, "
         f"high water {high / 2**20:.0f} MiB: {(high - idle) / 2**20:.0f} MiB above idle"
     )
@@ -240,9 +240,7 @@ def queue(root: Path, rounds: int) -> None:
     """500 operations in flight, half writes, half reads, by a worker of 10 threads and one of 500."""
     (root / "r").write_bytes(b"x" * 1000)
     print("\n500 operations in flight, half durable writes, half reads of 1000 bytes\n")
-    print(
-        "| threads | operations | success | p50 ms | p99 ms | most at once | operations/s |\n|---|---|---|---|---|---|---|"
-    )
+    print("| threads | operations | success | p50 ms | p99 ms | at once | per second |\n|---|---|---|---|---|---|---|")
     for threads in (10, 500):
         with cluster.valkey(root / f"valkey{threads}") as url, Gaia(url) as gaia:
             environ = {"GAIA_FILES__ROOTS": json.dumps({"data": str(root)}), "GAIA_WORKER__CONCURRENCY": str(threads)}
@@ -318,8 +316,8 @@ def batch(root: Path, rounds: int) -> None:
                     cpus[name].append(1000 / (sum(process.cpu_times()[:2]) + time.process_time() - used))
     print(f"\n1000 writes of 100 bytes through the queue ({rounds} rounds)\n")
     print("| | writes per CPU-second, worker and producer | writes per second |\n|---|---|---|")
-    for name in rates:
-        print(f"| {name} | {statistics.median(cpus[name]):,.0f} | {statistics.median(rates[name]):,.0f} |", flush=True)
+    for name, each in rates.items():
+        print(f"| {name} | {statistics.median(cpus[name]):,.0f} | {statistics.median(each):,.0f} |", flush=True)
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ from gaia.store.artifacts import Artifacts, Keeping, Session
 from gaia.store.bodies import Source
 from gaia.store.connection import connect, reaching, require_url, show_url
 from gaia.store.dead import DeadLetters
+from gaia.store.limits import Limits
 from gaia.store.nodes import Node, Nodes
 from gaia.store.queues import Queues
 from gaia.store.results import Meta, Waiter, parse
@@ -233,6 +234,11 @@ class Gaia:
     def roots(self) -> Roster:
         """The roots of files that the cluster knows: list, forget."""
         return Roster(self.broker(), self._url)
+
+    @property
+    def limits(self) -> Limits:
+        """Limits of the cluster, of hosts, keys, jobs and pools: set, get, list, reset."""
+        return Limits(self.broker(), self._url)
 
     @property
     def dead(self) -> DeadLetters:

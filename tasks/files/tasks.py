@@ -6,8 +6,10 @@ from gaia.store.connection import connect
 from gaia.store.nodes import Nodes
 from gaia.store.roster import Roster
 from tasks.artifacts import keeping
+from tasks.files.pacing import paced
 from tasks.files.service import FilesService
 from tasks.files.whereabouts import holders
+from tasks.limits import cluster
 from tasks.roots.roots import Roots
 from tasks.runtime import identity
 from tasks.scope import Scope
@@ -23,6 +25,7 @@ def service() -> FilesService:
     return FilesService(
         roots=Roots.from_settings(settings.files),
         artifacts=keeping.of(settings).store(results),
+        pace=paced(cluster.limits()),
         max_operations=settings.files.max_operations,
         worker=identity.own().node,
         holders=lambda: holders(nodes.list(), roster.list()),

@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 import redis
 
+from config import settings
 from gaia.contracts import files
 from gaia.errors import (
     ArtifactMissing,
     Cancelled,
+    DeadlineExceeded,
     DiskFull,
     FileFailed,
     GaiaError,
     InvalidCall,
+    LimitExceeded,
     PathDenied,
     PoolExhausted,
     RootMismatch,
@@ -25,9 +28,13 @@ from gaia.errors import (
 )
 from gaia.store.artifacts import Artifacts, RedisArtifacts
 from gaia.store.directory import DirectoryArtifacts
+from gaia.store.limits import Limit
 from gaia.store.roster import KnownRoot, Roster
 from tasks.files.meter import Meter
+from tasks.files.pacing import paced
 from tasks.files.service import FilesService
+from tasks.limits.cluster import Limits
+from tasks.limits.policy import Policy
 from tasks.roots.roots import Roots
 from tasks.scope import Elsewhere, Scope
 from tests.support.waiting import until
@@ -94,6 +101,21 @@ def test_a_pace_bounds_every_chunk(door: Door) -> None:
     service = FilesService(roots=door.roots, pace=pace)
     assert service.stream(files.Stream(path="data:f", target="data:g"), door.scope).size_bytes == 100_000
     assert len(asked) == 4
+
+
+def test_a_stream_moves_at_the_pace_of_the_byte_bucket(door: Door) -> None:
+    (door.root / "f").write_bytes(bytes(300_000))
+    limit = Limit(bytes_per_s=1_000_000, burst_bytes=100_000)
+    limits = Limits.in_memory(Policy(settings.Limits(), {"key:files": limit}))
+    service = FilesService(roots=door.roots, pace=paced(limits))
+    found = service.stream(files.Stream(path="data:f", target="data:g"), door.scope)
+    # 100 000 at once, and the rest as it comes: never sooner, how much later is the machine's affair.
+    assert found.elapsed_s >= 0.19
+    slow = Limits.in_memory(Policy(settings.Limits(), {"key:files": Limit(bytes_per_s=1, burst_bytes=1)}))
+    service = FilesService(roots=door.roots, pace=paced(slow))
+    with pytest.raises((LimitExceeded, DeadlineExceeded)):
+        service.stream(files.Stream(path="data:f", target="data:h"), Scope.lasting(0.3))
+    assert door.names() == ["f", "g", "sub"]
 
 
 # --- the gate

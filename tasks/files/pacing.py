@@ -1,0 +1,33 @@
+"""The pace of streams: bytes of the cluster's bandwidth, and of what is set for files alone.
+
+`gaia limits set key:files --bytes-per-s N` sets the latter, `GAIA_LIMITS__BYTES_PER_S` the whole cluster's.
+"""
+
+from typing import Final
+
+from gaia.errors import LimitExceeded
+from tasks.files.streams import Pace
+from tasks.limits.cluster import Limits
+from tasks.limits.policy import levels
+from tasks.limits.protocols import Away
+from tasks.scope import Scope
+
+NAMES: Final = levels(key="files")
+
+
+def paced(limits: Limits) -> Pace:
+    """Give a pace that waits for the byte bucket as long as the call may; with Redis away it lets everything move.
+
+    A stream that is under way keeps its slot while it waits: to give it back would be to begin again.
+    """
+
+    def pace(size_bytes: int, scope: Scope) -> int:
+        while True:
+            try:
+                return limits.move(scope, NAMES, size_bytes, if_away=Away.FAIL_OPEN)
+            except LimitExceeded as refused:
+                if refused.retry_after_s >= scope.remaining_s():
+                    raise
+                scope.cancelled.wait(scope.bound_s(refused.retry_after_s))
+
+    return pace
