@@ -8,6 +8,8 @@ does the work) before wall. The machine may be shared: compare CPU. Nothing is a
 """
 
 import argparse
+import functools
+import itertools
 import json
 import os
 import shutil
@@ -286,28 +288,38 @@ def _in_flight(gaia: Gaia) -> tuple[int, list[float]]:
 
 def batch(root: Path, rounds: int) -> None:
     """1000 small writes in one batch beside 1000 tasks, through one worker."""
-    calls = [files.Write(f"data:b{number}", b"x" * 100, durable=False) for number in range(1000)]
-    rates: dict[str, list[float]] = {"one batch": [], "1000 tasks (submit_many)": [], "1000 tasks (submit)": []}
-    cpus: dict[str, list[float]] = {name: [] for name in rates}
+    fresh = itertools.count()
+
+    def calls(*, new: bool) -> list[files.Write]:
+        place = f"n{next(fresh)}" if new else "old"
+        return [files.Write(f"data:{place}/{number}", b"x" * 100, durable=False) for number in range(1000)]
+
     with cluster.valkey(root / "valkey") as url, Gaia(url) as gaia:
         environ = {"GAIA_FILES__ROOTS": json.dumps({"data": str(root)})}
         with cluster.worker(url, "files", log=root / "worker.log", **environ) as worker:
             process = psutil.Process(worker.process.pid)
-            gaia.submit(files.Batch.of(*calls)).get(timeout=60)
+            gaia.submit(files.Batch.of(*calls(new=False))).get(timeout=60)
 
-            def as_batch() -> None:
-                found = gaia.submit(files.Batch.of(*calls)).get(timeout=60)
+            def as_batch(*, new: bool) -> None:
+                found = gaia.submit(files.Batch.of(*calls(new=new))).get(timeout=60)
                 assert not found.failed  # noqa: S101 - a failed one is no figure
 
-            def as_many() -> None:
-                for each in gaia.submit_many(calls):
+            def as_many(*, new: bool) -> None:
+                for each in gaia.submit_many(calls(new=new)):
                     each.unwrap().get(timeout=60)
 
-            def as_tasks() -> None:
-                for each in [gaia.submit(each) for each in calls]:
+            def as_tasks(*, new: bool) -> None:
+                for each in [gaia.submit(each) for each in calls(new=new)]:
                     each.get(timeout=60)
 
-            rows = dict(zip(rates, (as_batch, as_many, as_tasks), strict=True))
+            kinds = {"one batch": as_batch, "1000 tasks (submit_many)": as_many, "1000 tasks (submit)": as_tasks}
+            rows = {
+                f"{name}, {what}": functools.partial(row, new=new)
+                for what, new in (("new files", True), ("files that exist", False))
+                for name, row in kinds.items()
+            }
+            rates: dict[str, list[float]] = {name: [] for name in rows}
+            cpus: dict[str, list[float]] = {name: [] for name in rows}
             for _ in range(rounds):
                 for name, row in rows.items():
                     begun, used = time.perf_counter(), sum(process.cpu_times()[:2]) + time.process_time()

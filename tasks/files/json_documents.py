@@ -24,6 +24,7 @@ DEFAULT_LIMIT: Final = 1000
 EVENT_BYTES: Final = 16
 """What an event counts for in the size of a value, beside its text."""
 
+_BLANK: Final = frozenset(" \t\r\n")
 _BLANKS: Final = re.compile(r"[ \t\r\n]*")
 _Event = tuple[str, Any]
 
@@ -136,6 +137,24 @@ class _Window:
                 length, self.at = end - self.at, end
                 return value, length
 
+    def take(self, page: Page) -> None:
+        """Decode elements behind commas as long as they lie whole in the window: most do, and nothing is read on."""
+        scan: Any = _decoder.scan_once  # type: ignore[attr-defined]  # what `raw_decode` calls
+        text, at, end = self._text, self.at, len(self._text)
+        while page.fits(0) and text[at : at + 1] == ",":
+            begin = at + 1
+            if text[begin : begin + 1] in _BLANK:
+                begin = _BLANKS.match(text, begin).end()  # type: ignore[union-attr]  # it matches nothing, too
+            try:
+                value, stop = scan(text, begin)
+            except (StopIteration, ValueError, RecursionError):
+                break  # cut off by the window's end, or no JSON: whoever comes to it says so
+            if stop == end:
+                break
+            page.add(value, stop - begin)
+            at = stop
+        self.at = at
+
     def position(self) -> int:
         """Give the byte at which the next character lies."""
         return self._bytes + len(self._text[: self.at].encode("utf-8", "surrogatepass"))
@@ -161,6 +180,7 @@ def _of_array(call: files.ParseJson, window: _Window, document: Document) -> fil
     page = Page(document, call.limit or DEFAULT_LIMIT)
     first = call.cursor is None
     while True:
+        window.take(page)
         # A cursor leads to the comma behind an element, so what is between two elements is checked in one place.
         behind, sign = window.position() if not page.fits(0) else -1, window.skip()
         if sign == "]":

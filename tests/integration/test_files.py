@@ -1,4 +1,4 @@
-"""Files through the queue: roots of one machine, a root that is another directory, batches, streams, what is no JSON."""
+"""Files through the queue: roots of one machine, a root that is another directory, batches, streams."""
 
 import json
 import subprocess
