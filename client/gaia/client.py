@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
-from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, TypeVar
 
 import redis
@@ -97,9 +96,7 @@ class Gaia:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
 
@@ -249,8 +246,7 @@ class Gaia:
         """Give all connections and the thread back. The client may be used again; it then opens new ones."""
         with self._lock:
             waiter, clients = self._waiter, list(self._clients.values())
-            self._waiter = None
-            self._clients = {}
+            self._waiter, self._clients = None, {}
         if waiter is not None:
             waiter.close()
         for each in clients:
@@ -294,8 +290,7 @@ class Gaia:
     def _forget(self) -> None:
         """Drop what belongs to the parent process, without closing it."""
         self._lock = threading.Lock()
-        self._waiter = None
-        self._clients = {}
+        self._waiter, self._clients = None, {}
 
     def _writer(self) -> "redis.Redis":
         """Give a client that never repeats a command: repeated, a submit would queue the call twice."""
