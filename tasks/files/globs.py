@@ -14,6 +14,9 @@ from typing import Final
 
 KEPT: Final = 256
 
+_SET: Final = re.compile(r"(!?)(\]?[^\]]*)\]")
+_SPECIAL: Final = re.compile(r"[\\\[\]^&|~]")
+
 
 @lru_cache(KEPT)
 def of_name(pattern: str) -> re.Pattern[str] | None:
@@ -23,33 +26,50 @@ def of_name(pattern: str) -> re.Pattern[str] | None:
 
 @lru_cache(KEPT)
 def of_path(pattern: str) -> re.Pattern[str] | None:
-    """Compile the glob of a relative path; None matches all."""
+    """Compile the glob of a relative path; None matches all.
+
+    What lies between two stars is taken where it comes first and never looked for again (an atomic group): if the
+    rest does not fit behind that, it fits behind no later one. So a match takes no time that grows with a power of the stars.
+    """
     if pattern == "**":
         return None
-    parts = pattern.split("/")
-    built = []
-    for index, part in enumerate(parts):
-        last = index == len(parts) - 1
+    groups: list[list[str]] = [[]]
+    for part in pattern.split("/"):
         if part == "**":
-            built.append(".*" if last else "(?:[^/]+/)*")
+            groups.append([])
         else:
-            built.append(_component(part) + ("" if last else "/"))
-    return re.compile("(?s:" + "".join(built) + r")\Z")
+            groups[-1].append(_component(part))
+    first, *middle, last = (["/".join(each) for each in groups]) if len(groups) > 1 else ["", "/".join(groups[0])]
+    built = f"{first}/" if first else ""
+    built += "".join(f"(?>(?:[^/]+/)*?{each}/)" for each in middle if each)
+    if len(groups) > 1:
+        built += f"(?:[^/]+/)*{last}" if last else ".*"
+    else:
+        built += last
+    return re.compile(f"(?s:{built})\\Z")
 
 
 def _component(part: str) -> str:
     """Give the expression of one component; `*` and `?` stay within it."""
-    built, rest = "", part
+    pieces = [""]
+    rest = part
     while rest:
         head, rest = rest[0], rest[1:]
         if head == "*":
-            built += "" if built.endswith("[^/]*") else "[^/]*"
+            pieces.append("")
         elif head == "?":
-            built += "[^/]"
-        elif head == "[" and (found := re.match(r"(!?)(\]?[^\]]*)\]", rest)):
-            inner = found[2].replace("\\", r"\\").replace("[", r"\[").replace("^", r"\^").replace("&", r"\&")
-            built += f"(?!/)[{'^' if found[1] else ''}{inner.replace('|', chr(92) + '|').replace('~', chr(92) + '~')}]"
+            pieces[-1] += "[^/]"
+        elif head == "[" and (found := _SET.match(rest)):
+            pieces[-1] += f"(?!/)[{'^' if found[1] else ''}{_SPECIAL.sub(_escaped, found[2])}]"
             rest = rest[found.end() :]
         else:
-            built += re.escape(head)
-    return built
+            pieces[-1] += re.escape(head)
+    first, *middle = pieces
+    if not middle:
+        return first
+    last = middle.pop()
+    return first + "".join(f"(?>[^/]*?{each})" for each in middle if each) + "[^/]*" + last
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return "\\" + found[0]

@@ -48,12 +48,14 @@ class Mover:
     def _rename(self, call: files.Move, scope: Scope) -> bool:
         """Rename within a root; False if that would cross file systems."""
         terms = Terms(durable=call.durable)
+        # Before the target's directories are made.
+        with self._roots.parent(call.path) as (above, name), translated(call.path):
+            os.stat(name, dir_fd=above, follow_symlinks=False)
         with (
             self._roots.parent(call.path) as (above, name),
             self._writer.place(call.target, terms, scope) as (directory, target, account),
             translated(call.path),
         ):
-            os.stat(name, dir_fd=above, follow_symlinks=False)
             replaced = size_of(directory, target)
             same = _same(above, name, directory, target)
             try:

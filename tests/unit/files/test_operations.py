@@ -170,6 +170,14 @@ def test_a_directory_is_moved_as_a_whole_and_not_into_itself(door: Door) -> None
     assert caught.value.path == "data:m"
 
 
+def test_what_is_missing_is_not_moved_and_no_directory_is_made_for_it(door: Door) -> None:
+    for call in (files.Move("data:no", "data:new/x"), files.Copy("data:no", "data:new/x")):
+        with pytest.raises(FileMissing) as caught:
+            door(call)
+        assert caught.value.path == "data:no"
+    assert door.names() == ["sub"]
+
+
 def test_a_file_moves_between_roots(door: Door) -> None:
     door(files.Write("data:f", b"body"))
     door(files.Move("data:f", "full:f"))
