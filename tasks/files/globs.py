@@ -29,7 +29,7 @@ def of_path(pattern: str) -> re.Pattern[str] | None:
     """Compile the glob of a relative path; None matches all.
 
     What lies between two stars is taken where it comes first and never looked for again (an atomic group): if the
-    rest does not fit behind that, it fits behind no later one. So a match takes no time that grows with a power of the stars.
+    rest does not fit behind that, it fits behind no later one. So no power of the stars is in its time.
     """
     if pattern == "**":
         return None
