@@ -57,6 +57,7 @@ def build(settings: Settings) -> Celery:
             keyed_artifacts=keeping.store(results, keep_s=keys.KEY_TTL_S + BODY_MARGIN_S),
             running=running,
             nodes=Nodes(broker, settings.redis_url),
+            broker=broker,
             results=results,
             results_url=result_url,
             deadline_s=settings.worker.deadline_s,

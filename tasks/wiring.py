@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 
 from celery import Celery, Task
 from celery.exceptions import CeleryError, Ignore, Reject, Retry
+from redis.exceptions import RedisError
 
 from gaia import codec, redaction, wire
 from gaia.contracts.base import Call
@@ -36,7 +37,7 @@ from gaia.errors import (
     WorkerLostTooOften,
 )
 from gaia.redaction import Scrubber
-from gaia.store import keys
+from gaia.store import idempotency, keys
 from gaia.store import progress as progress_store
 from gaia.store.connection import reaching
 from gaia.store.nodes import Nodes
@@ -127,6 +128,7 @@ class Surroundings:
     keyed_artifacts: codec.Blobs
     running: Running
     nodes: Nodes
+    broker: Any
     results: Any
     results_url: str
     deadline_s: float
@@ -222,8 +224,10 @@ class Run:
             ):
                 reply = self._guarded(args)
             ended = "ok"
+            self._settle_key()
         except GaiaError as error:
             metrics.ERRORS.labels(self.operation, type(error).__name__).inc()
+            self._settle_key()
             raise
         except Reject:
             ended = "handed_back"
@@ -357,7 +361,13 @@ class Run:
             self._come_back(pause_s, retries=scope.attempts, because=failure)
 
     def _come_back(self, after_s: float, *, retries: int | None = None, because: GaiaError | None = None) -> None:
-        """Let the call wait in Redis and end this run, unless its deadline comes first."""
+        """Let the call wait in Redis and end this run, unless its deadline comes first.
+
+        Raises:
+            Cancelled: if it was cancelled meanwhile: who did that found nothing that waits.
+        """
+        if self.around.running.was_cancelled(self.id):
+            raise Cancelled(self.id) from None
         if self.scope is not None and after_s >= self.scope.remaining_s():
             return
         holder = holding(self.tag)
@@ -365,6 +375,15 @@ class Run:
             raise Retry(exc=because, when=after_s)
         # Another transport, or a pool of processes: Celery publishes the message anew.
         raise self.task.retry(exc=because, countdown=after_s, max_retries=None, throw=False)
+
+    def _settle_key(self) -> None:
+        """Let the call's idempotency key live as long as its result, which is stored next."""
+        key = wire.key(getattr(self.task.request, wire.HEADER, None))
+        if key is not None:
+            try:
+                idempotency.settle(self.around.broker, key, self.id)
+            except (RedisError, OSError, UnicodeError):
+                log.debug("a key could not be settled: it outlives its result", exc_info=True)
 
     def _bury(self, reason: str, failure: GaiaError) -> None:
         holder = holding(self.tag)

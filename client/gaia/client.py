@@ -31,6 +31,7 @@ from gaia.store.artifacts import Artifacts, Keeping
 from gaia.store.bodies import Source
 from gaia.store.connection import connect, reaching, require_url, show_url
 from gaia.store.dead import DeadLetters
+from gaia.store.idempotency import kept_s
 from gaia.store.nodes import Node, Nodes
 from gaia.store.queues import Queues
 from gaia.store.results import Meta, Waiter, parse
@@ -59,6 +60,7 @@ class _Ready:
     queue_list: str
     text: str
     due_at: float | None
+    ends_at: float
     holder: HolderId | None
 
 
@@ -123,7 +125,7 @@ class Gaia:
             delay: Seconds or `timedelta` from now before which it does not start. It waits in Redis.
             eta: The same as a time, with its time zone.
             idempotency_key: The first call under a key is queued; a later one with the same payload gives a
-                `Pending` on the first. Kept for a day, and the result of the call with it.
+                `Pending` on the first. Kept until a day after the call has ended, as its result is.
             result: False stores no result; `get` then raises `NoResult`.
 
         Raises:
@@ -205,14 +207,19 @@ class Gaia:
         with reaching(self._result_url):
             return self.artifacts().open(artifact)
 
-    def cancel(self, call_id: str) -> None:
+    def cancel(self, call_id: str, *, deadline: float = 0.0) -> None:
         """Cancel a call, queued or running; see `Pending.cancel`.
+
+        Args:
+            call_id: Its id.
+            deadline: Of the call, in seconds since the epoch, if it is more than a day away.
 
         Raises:
             Unreachable: Redis did not answer.
         """
         with reaching(self._url):
-            cancel_store.request(self.broker(), call_id)
+            cancel_store.request(self.broker(), call_id, deadline=deadline)
+            cancel_store.end_waiting(self.broker(), self.results(), call_id)
 
     def nodes(self) -> list[Node]:
         """Give the worker processes that live, by name.
@@ -329,7 +336,7 @@ class Gaia:
         pending = Pending(self, call_id, type(call), ends_at, stored=stored)
         holder = call.holder()
         queue = call.QUEUE if holder is None else keys.own_queue(holder.node)
-        return _Ready(pending, keys.queue_list(queue, priority), text, due_at, holder)
+        return _Ready(pending, keys.queue_list(queue, priority), text, due_at, ends_at, holder)
 
     def _submit_by_script(self, call: Call[R], ready: _Ready, key: str | None) -> Pending[R]:
         """Queue a call under a key, for later, or where its holder lives, in one step.
@@ -341,18 +348,20 @@ class Gaia:
         due = "" if ready.due_at is None else f"{ready.due_at:.6f}"
         node, boot = (ready.holder.node, ready.holder.boot) if ready.holder else ("", "")
         names = [ready.queue_list, keys.idempotency(key or ""), keys.DELAYED, keys.DELAYED_MESSAGES, keys.node(node)]
+        key_s, stored = kept_s(ready.ends_at), int(pending.stored)
         with reaching(self._url):
             held = script(self._writer(), "submit")(
-                keys=names, args=[ready.text, pending.id, due, pending.id, digest, keys.KEY_TTL_S, boot]
+                keys=names,
+                args=[ready.text, pending.id, due, pending.id, digest, key_s, boot, ready.ends_at, stored],
             )
         if not held:
             return pending
         if ready.holder is not None and len(held) == 1:
             raise HolderLost(ready.holder.format())
-        holder, payload = (bytes(each).decode() for each in held)
+        first, payload, ends_at, told = (bytes(each or b"").decode() for each in held)
         if payload != digest:
-            raise KeyReused(str(key), holder)
-        return self.pending(holder, type(call))
+            raise KeyReused(str(key), first)
+        return Pending(self, first, type(call), float(ends_at or ready.ends_at), stored=told != "0")
 
     def _submit_batch(
         self,

@@ -91,6 +91,12 @@ def times(given: object) -> tuple[float | None, float | None]:
     return at, deadline
 
 
+def key(given: object) -> str | None:
+    """Give the idempotency key of a header's value, whatever its version; None if it has none."""
+    found = given.get("key") if isinstance(given, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
 def _seconds(value: object) -> float | None:
     """Read a time; None if it is none. Foreign JSON may hold NaN, or integers beyond every float."""
     if not isinstance(value, int | float) or isinstance(value, bool):

@@ -30,7 +30,7 @@ def install(app: Celery, broker: redis.Redis, results: redis.Redis) -> None:
         queue.exchange = Exchange("")
 
     def on_ready(sender: Any, **_: Any) -> None:
-        heartbeat = Heartbeat(broker, _node(app, sender), Orphans(broker, results, app.backend).answer)
+        heartbeat = Heartbeat(broker, _node(app, sender), Orphans(broker, results).answer)
         beating.append(heartbeat)
         heartbeat.start()
 

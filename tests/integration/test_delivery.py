@@ -15,7 +15,7 @@ from gaia.store import keys
 from gaia.store.scripts import script
 from tests.support import cluster
 from tests.support.cluster import Worker
-from tests.support.probe import Append, Echo, Fail, Hold, Snooze
+from tests.support.probe import Append, Echo, Fail, Hold, Sleepy, Snooze
 from tests.support.waiting import until
 
 
@@ -54,11 +54,98 @@ def test_a_snooze_gives_the_slot_back_and_burns_no_attempt(gaia: Gaia, probe_wor
     assert (seen.text, seen.attempts) == ("rested", 1)
 
 
-def test_a_delayed_call_is_cancelled_before_its_time(gaia: Gaia, probe_worker: Worker) -> None:
-    pending = gaia.submit(Echo("never"), delay=0.5)
+@pytest.mark.parametrize("key", [None, "delayed"])
+def test_a_delayed_call_that_is_cancelled_ends_at_once_and_leaves_nothing(
+    gaia: Gaia, client: redis.Redis, key: str | None
+) -> None:
+    pending = gaia.submit(Echo("never"), delay=3 * 86_400, idempotency_key=key)
+    for _ in range(2):
+        pending.cancel()
+    with pytest.raises(errors.Cancelled):
+        pending.get(timeout=0)
+    assert client.exists(keys.DELAYED, keys.DELAYED_MESSAGES) == 0
+    assert client.ttl(keys.cancel(pending.id)) > 3 * 86_400
+    assert client.ttl(keys.result(pending.id)) > 0
+    if key is not None:
+        assert gaia.submit(Echo("never"), idempotency_key=key).id == pending.id
+        assert client.ttl(keys.idempotency(key)) <= keys.KEY_TTL_S
+
+
+def test_a_call_between_two_runs_that_is_cancelled_ends_at_once(
+    gaia: Gaia, probe_worker: Worker, tmp_path: Path
+) -> None:
+    pending = gaia.submit(Snooze(str(tmp_path / "marks"), times=1, pause_s=600))
+    until(gaia.queues.delayed)
     pending.cancel()
     with pytest.raises(errors.Cancelled):
+        pending.get(timeout=0)
+    assert gaia.queues.delayed() == 0
+
+
+def test_a_call_cancelled_while_it_runs_does_not_wait_for_another_run(
+    gaia: Gaia, probe_worker: Worker, marks: tuple[str, str]
+) -> None:
+    pending = gaia.submit(Sleepy(*marks, pause_s=600))
+    until(Path(marks[0]).exists)
+    pending.cancel()
+    Path(marks[1]).touch()
+    with pytest.raises(errors.Cancelled):
         pending.get(timeout=20)
+    assert gaia.queues.delayed() == 0
+
+
+def test_a_stock_countdown_that_is_cancelled_ends_when_it_is_due(
+    gaia: Gaia, redis_url: str, probe_worker: Worker
+) -> None:
+    with Celery("foreign", broker=redis_url, set_as_current=False) as foreign:
+        sent = foreign.send_task("probe.echo", kwargs={"text": "x"}, queue="probe", countdown=1.5)
+    until(gaia.queues.delayed)
+    gaia.cancel(sent.id)
+    with pytest.raises(errors.Cancelled):
+        gaia.pending(sent.id, Echo).get(timeout=20)
+
+
+def test_a_delayed_call_expires_after_its_time(gaia: Gaia, client: redis.Redis, probe_worker: Worker) -> None:
+    client.sadd(keys.PAUSED, "probe")
+    pending = gaia.submit(Echo("never"), delay=0.3, expires=0.3, deadline=60)
+    in_time = gaia.submit(Echo("in time"), delay=0.3, expires=50, deadline=60)
+    until(lambda: gaia.queues.delayed() == 0)
+    ends_at = time.time() + 0.5
+    until(lambda: time.time() > ends_at)
+    client.srem(keys.PAUSED, "probe")
+    with pytest.raises(errors.Expired):
+        pending.get(timeout=20)
+    assert in_time.get(timeout=20).text == "in time"
+
+
+@pytest.mark.parametrize("name", ["probe", "probe.echo"])
+def test_a_call_held_up_by_a_pause_ends_at_once_when_it_is_cancelled(
+    gaia: Gaia, client: redis.Redis, probe_worker: Worker, name: str
+) -> None:
+    client.sadd(keys.PAUSED, name)
+    pending = [gaia.submit(Echo(str(number)), priority=number % 10) for number in range(250)]
+    if name != "probe":
+        until(lambda: client.llen(keys.aside(name)) == 250)
+    for each in (pending[0], pending[120], pending[249]):
+        each.cancel()
+        with pytest.raises(errors.Cancelled):
+            each.get(timeout=0)
+    assert script(client, "resume")(keys=[keys.PAUSED, keys.aside(name)], args=[name]) in {0, 247}
+    others = [each for number, each in enumerate(pending) if number not in {0, 120, 249}]
+    assert len([each.get(timeout=20) for each in others]) == 247
+
+
+def test_a_cancelled_call_that_nobody_asks_for_leaves_no_result(gaia: Gaia, client: redis.Redis) -> None:
+    pending = gaia.submit(Echo("never"), delay=60, result=False)
+    pending.cancel()
+    assert gaia.queues.delayed() == client.exists(keys.result(pending.id)) == 0
+
+
+def test_a_result_that_is_stored_survives_a_late_cancel(gaia: Gaia, probe_worker: Worker) -> None:
+    pending = gaia.submit(Echo("done"))
+    assert pending.get(timeout=20).text == "done"
+    pending.cancel()
+    assert pending.get(timeout=0).text == "done"
 
 
 def test_a_paused_operation_is_put_aside_and_comes_back_in_order(

@@ -5,6 +5,7 @@ celery -A tests.support.probe worker -Q probe
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 from gaia.contracts.base import Call, Result, RetryPolicy, contract, secret
@@ -75,6 +76,16 @@ class Snooze(Call[Seen], operation="probe.snooze"):
 
     marks: str
     times: int
+    pause_s: float = 0.05
+
+
+@contract
+class Sleepy(Call[Seen], operation="probe.sleepy"):
+    """Go on until a file appears, whoever cancels it, then ask to come back."""
+
+    started: str
+    release: str
+    pause_s: float
 
 
 @contract
@@ -162,8 +173,16 @@ def snooze(call: Snooze, scope: Scope) -> Seen:
     so_far = marks.read_text() if marks.exists() else ""
     if len(so_far) < call.times:
         marks.write_text(so_far + "z")
-        raise Later(0.05)
+        raise Later(call.pause_s)
     return Seen("rested", scope.attempts)
+
+
+@handles(Sleepy)
+def sleepy(call: Sleepy, scope: Scope) -> Seen:
+    Path(call.started).touch()
+    while not Path(call.release).exists():
+        threading.Event().wait(0.02)
+    raise Later(call.pause_s)
 
 
 @handles(Die)

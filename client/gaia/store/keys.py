@@ -9,6 +9,7 @@ DEAD: Final = "gaia:dead"
 
 CANCEL_TTL_S: Final = 24 * 3600
 KEY_TTL_S: Final = 24 * 3600
+"""Of an idempotency key, and of the result under it, once the call has ended; see `gaia.store.idempotency`."""
 PROGRESS_TTL_S: Final = 3600
 
 _RESULT = "celery-task-meta-"

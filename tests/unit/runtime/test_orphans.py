@@ -30,10 +30,8 @@ def gaia(fresh_url: str) -> Iterator[Gaia]:
 
 
 @pytest.fixture
-def orphans(client: redis.Redis, fresh_url: str) -> Orphans:
-    with Celery(backend=fresh_url, set_as_current=False) as app:
-        app.conf.update(wire.SHARED_OPTIONS)
-        return Orphans(client, client, app.backend)
+def orphans(client: redis.Redis) -> Orphans:
+    return Orphans(client, client)
 
 
 def text(call_id: str = "an-id", *, stored: bool = True, key: str | None = None) -> bytes:
@@ -72,6 +70,16 @@ def test_a_result_that_is_there_is_not_overwritten(orphans: Orphans, client: red
     client.set(keys.result("an-id"), "the result")
     orphans.answer(text())
     assert client.get(keys.result("an-id")) == b"the result"
+
+
+def test_a_caller_that_cancelled_hears_of_that(orphans: Orphans, gaia: Gaia) -> None:
+    gaia.cancel("an-id")
+    gaia.cancel("untold")
+    orphans.answer(text())
+    orphans.answer(text("untold", stored=False))
+    with pytest.raises(errors.Cancelled):
+        gaia.pending("an-id", AskThing).get(timeout=5)
+    assert gaia.dead.list() == []
 
 
 def test_an_answer_under_a_key_is_kept_as_long_as_the_key(orphans: Orphans, client: redis.Redis) -> None:
