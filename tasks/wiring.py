@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -37,7 +38,7 @@ from gaia.errors import (
     WorkerLostTooOften,
 )
 from gaia.redaction import Scrubber
-from gaia.store import idempotency, keys
+from gaia.store import history, idempotency, keys
 from gaia.store import progress as progress_store
 from gaia.store.connection import reaching
 from gaia.store.nodes import Nodes
@@ -195,6 +196,7 @@ class Run:
         self.fields = fields
         self.operation = handler.contract.OPERATION
         self.id = str(task.request.id)
+        self.header: object = getattr(task.request, wire.HEADER, None)
         properties = task.request.properties or {}
         self.tag = str(properties.get("delivery_tag", ""))
         self.lost_leases = int(properties.get("gaia_lost", 0))
@@ -250,7 +252,7 @@ class Run:
                 self._come_back(wish.after_s)
                 failure: GaiaError = DeadlineExceeded(self.operation, 0.0)
             except NewerPayload as error:
-                if wire.times(getattr(self.task.request, wire.HEADER, None))[1] is not None:
+                if wire.times(self.header)[1] is not None:
                     self._come_back(NEWER_PAUSE_S)
                 failure = error
                 self._bury("no worker of the message's version came before its deadline", failure)
@@ -270,9 +272,8 @@ class Run:
     def _perform(self, args: tuple[object, ...], cancelled: CancelToken) -> Reply:
         if args:
             raise InvalidCall(self.operation, "args", "must be empty: fields travel by name")
-        given = getattr(self.task.request, wire.HEADER, None)
-        self.scope = scope = self._scope(given, cancelled)
-        envelope = wire.Envelope.read(self.operation, given)
+        self.scope = scope = self._scope(self.header, cancelled)
+        envelope = wire.Envelope.read(self.operation, self.header)
         self._refuse_what_expired()
         self._refuse_what_keeps_killing()
         self._skip_what_is_done(envelope)
@@ -319,6 +320,8 @@ class Run:
 
     def _refuse_what_keeps_killing(self) -> None:
         """Make a dead letter of a call that lost its worker too often: it may be what kills them."""
+        if self.lost_leases:
+            self._remember(f"worker {self.lost_leases} was lost")
         if self.lost_leases >= self.around.delivery_cap:
             failure = WorkerLostTooOften(self.operation, self.lost_leases)
             self._bury("its workers were lost", failure)
@@ -358,6 +361,7 @@ class Run:
         if scope.attempts < policy.attempts and call.may_retry(failure):
             pause_s = policy.pause_s(scope.attempts)
             log.info("attempt %d failed, the next is in %.3f s: %s", scope.attempts, pause_s, failure)
+            self._remember(f"attempt {scope.attempts} failed", str(failure))
             self._come_back(pause_s, retries=scope.attempts, because=failure)
 
     def _come_back(self, after_s: float, *, retries: int | None = None, because: GaiaError | None = None) -> None:
@@ -376,14 +380,20 @@ class Run:
         # Another transport, or a pool of processes: Celery publishes the message anew.
         raise self.task.retry(exc=because, countdown=after_s, max_retries=None, throw=False)
 
+    def _remember(self, what: str, error: str = "") -> None:
+        """Keep an event for the dead letter that this call may become."""
+        at, _ = wire.times(self.header)
+        left_s = 0.0 if self.scope is None else self.scope.remaining_s()
+        with suppress(RedisError, OSError):
+            event = history.Event(self.around.clock.wall(), what, error)
+            history.record(self.around.broker, self.id, event, life=at, left_s=left_s)
+
     def _settle_key(self) -> None:
         """Let the call's idempotency key live as long as its result, which is stored next."""
-        key = wire.key(getattr(self.task.request, wire.HEADER, None))
+        key = wire.key(self.header)
         if key is not None:
-            try:
+            with suppress(RedisError, OSError, UnicodeError):
                 idempotency.settle(self.around.broker, key, self.id)
-            except (RedisError, OSError, UnicodeError):
-                log.debug("a key could not be settled: it outlives its result", exc_info=True)
 
     def _bury(self, reason: str, failure: GaiaError) -> None:
         holder = holding(self.tag)

@@ -328,7 +328,9 @@ class Gaia:
             call,
             fields,
             call_id=call_id,
-            envelope=wire.Envelope(published_at=begins_at, deadline=ends_at, key=key),
+            envelope=wire.Envelope(
+                published_at=begins_at, deadline=ends_at, key=key, submitted_at=None if begins_at == now else now
+            ),
             priority=priority,
             expires_at=drop_at,
             stored=stored,

@@ -15,7 +15,7 @@ from gaia.store import keys
 from gaia.store.scripts import script
 from tests.support import cluster
 from tests.support.cluster import Worker
-from tests.support.probe import Append, Echo, Fail, Hold, Sleepy, Snooze
+from tests.support.probe import Append, Echo, Fail, Flaky, Hold, Sleepy, Snooze
 from tests.support.waiting import until
 
 
@@ -24,6 +24,8 @@ def _resumed(gaia: Gaia) -> Iterator[None]:
     yield
     for name in gaia.queues.paused():
         gaia.queues.resume(name)
+    for each in gaia.dead.ids():
+        gaia.dead.drop(each)
 
 
 def test_a_delayed_call_waits_in_redis_and_runs_at_its_time(gaia: Gaia, probe_worker: Worker) -> None:
@@ -193,9 +195,21 @@ def test_a_paused_queue_starts_nothing_even_on_a_worker_started_later(
 
 
 def test_pausing_what_is_neither_queue_nor_operation_is_refused(gaia: Gaia) -> None:
-    for name in ("apis", "api.", "", "api.request.x"):
-        with pytest.raises(errors.InvalidCall, match="must be a queue"):
+    for name in ("apis", "", "\udcff", "gaia.node.a@h"):
+        with pytest.raises(errors.InvalidCall, match=r"must be a queue .api, files, browser, process, network."):
             gaia.queues.pause(name)
+    for name in ("api.", "api.request.x", "api.reqest"):
+        with pytest.raises(errors.InvalidCall, match=r"an operation .*api\.request[,)]"):
+            gaia.queues.pause(name)
+        with pytest.raises(errors.InvalidCall):
+            gaia.queues.resume(name)
+    assert gaia.queues.paused() == set()
+
+
+def test_what_another_version_paused_can_be_resumed(gaia: Gaia, client: redis.Redis) -> None:
+    client.sadd(keys.PAUSED, "api.of_tomorrow")
+    assert gaia.queues.resume("api.of_tomorrow") == 0
+    assert gaia.queues.paused() == set()
 
 
 def test_a_failed_call_that_nobody_hears_of_becomes_a_dead_letter(gaia: Gaia, probe_worker: Worker) -> None:
@@ -216,6 +230,51 @@ def test_a_dead_letter_is_replayed_under_its_id(gaia: Gaia, probe_worker: Worker
     until(missing.exists)
     assert gaia.dead.show(letter.id) is None
     assert not gaia.dead.replay(letter.id)
+
+
+def test_a_dead_letter_tells_the_history_of_its_call(gaia: Gaia, client: redis.Redis, probe_worker: Worker) -> None:
+    before = time.time()
+    call = Flaky(succeed_at=99)
+    pending = gaia.submit(call, result=False, delay=0.2)
+    first = until(lambda: gaia.dead.show(pending.id))
+    assert first.submitted_at is not None
+    assert before <= first.submitted_at < before + 0.2 <= first.history[0].at <= first.history[1].at <= first.at
+    assert [each.what for each in first.history] == ["attempt 1 failed", "attempt 2 failed"]
+    assert "attempt 2" in first.history[1].error
+    assert (first.attempts, "attempt 3" in first.error) == (3, True)
+    assert client.ttl(keys.history(pending.id)) > 29 * 86_400
+
+    assert gaia.dead.replay(pending.id)
+    second = until(lambda: gaia.dead.show(pending.id))
+    assert second.submitted_at == first.submitted_at
+    assert [each.what for each in second.history] == [
+        "attempt 1 failed",
+        "attempt 2 failed",
+        "became a dead letter: it failed, and its result is stored for nobody",
+        "attempt 1 failed",
+        "attempt 2 failed",
+    ]
+    assert second.history[2].error == first.error
+    assert gaia.dead.drop(pending.id)
+    assert not client.exists(keys.history(pending.id))
+
+
+def test_a_call_that_goes_well_has_no_history(gaia: Gaia, client: redis.Redis, probe_worker: Worker) -> None:
+    pending = gaia.submit(Echo("well"))
+    assert pending.get(timeout=20).text == "well"
+    assert not client.exists(keys.history(pending.id))
+
+
+def test_the_key_of_a_replayed_call_outlives_its_new_deadline(
+    gaia: Gaia, client: redis.Redis, probe_worker: Worker
+) -> None:
+    options = {"idempotency_key": "again", "result": False}
+    pending = gaia.submit(Fail(), deadline=7 * 86_400, **options)
+    letter = until(lambda: gaia.dead.show(pending.id))
+    assert client.ttl(keys.idempotency("again")) <= keys.KEY_TTL_S
+    client.sadd(keys.PAUSED, "probe")
+    assert gaia.dead.replay(letter.id)
+    assert client.ttl(keys.idempotency("again")) > 7 * 86_400
 
 
 def test_garbage_cannot_be_replayed_but_dropped(gaia: Gaia, client: redis.Redis, probe_worker: Worker) -> None:

@@ -94,6 +94,11 @@ def dead_letter(letter_id: str) -> str:
     return f"{DEAD}:{letter_id}"
 
 
+def history(call_id: str) -> str:
+    """Name what happened to a call so far, if that is out of the ordinary."""
+    return f"gaia:history:{call_id}"
+
+
 def aside(operation: str) -> str:
     """Name the list of messages that wait for a paused operation to be resumed."""
     return f"gaia:aside:{operation}"
