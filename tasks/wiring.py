@@ -338,9 +338,10 @@ class Run:
     def _go_to_holder(self, call: Call[Any]) -> None:
         """Lead a call about something that lives on another worker there, and end this run."""
         holder = call.holder()
-        if holder is None or (own := identity.own()).owns(holder):
+        if holder is None or identity.own().owns(holder):
             return
-        if holder.node == own.node or not self.around.nodes.lives(holder):
+        # Of this name, too: a worker that was stopped for long may have a successor, whose calls it must not answer.
+        if not self.around.nodes.lives(holder):
             raise HolderLost(holder.format())
         queue, held = keys.own_queue(holder.node), holding(self.tag)
         if held is not None and held.move(self.tag, queue):

@@ -11,7 +11,7 @@ from typing import Any, Final
 import redis
 
 from gaia import wire
-from gaia.contracts.base import CALLS
+from gaia.contracts.base import CALLS, is_unicode
 from gaia.errors import Cancelled, GaiaError, HolderLost
 from gaia.message import opened
 from gaia.store import cancel, dead, idempotency, keys, results
@@ -36,6 +36,10 @@ class Orphans:
         call_id, operation = headers.get("id"), str(headers.get("task"))
         if not isinstance(call_id, str):
             dead.park(self._broker, queue="", reason="no message: it has no id", message=message)
+            return
+        if not is_unicode(call_id):
+            # Nobody can wait for it, and no key of Redis can hold it.
+            dead.park(self._broker, queue="", reason="no message: its id is no text", message=message)
             return
         (cancelled,) = cancel.requested(self._broker, [call_id])
         error = Cancelled(call_id) if cancelled else HolderLost(_holder_of(operation, fields) or call_id)

@@ -165,10 +165,21 @@ def test_a_delayed_call_whose_node_goes_meanwhile_is_answered(
 ) -> None:
     with cluster.probe_worker(fresh_url, log=tmp_path / "b.log", name="b"):
         with cluster.probe_worker(fresh_url, log=tmp_path / "a.log", name="a"):
-            pending = gaia.submit(AskThing(held_by(gaia, "a")), delay=3)
-        assert client.zcard(keys.NODES) == 1
+            thing = held_by(gaia, "a")
+            pending = gaia.submit(AskThing(thing), delay=86_400)
+            with Celery("foreign", broker=fresh_url, set_as_current=False) as foreign:
+                by_retry = foreign.send_task(
+                    "probe.ask_thing",
+                    kwargs={"thing": thing},
+                    queue=keys.own_queue(HolderId.parse(thing).node),
+                    countdown=3,
+                )
+                until(lambda: gaia.queues.delayed() == 2)
         with pytest.raises(errors.HolderLost):
-            pending.get(timeout=3 + GONE_WITHIN_S)
+            pending.get(timeout=5)
+        with pytest.raises(errors.HolderLost):
+            gaia.pending(by_retry.id, AskThing).get(timeout=3 + GONE_WITHIN_S)
+        until(lambda: client.zcard(keys.NODES) == 1)
 
 
 def test_callers_of_a_stopped_worker_hear_of_it(
@@ -214,6 +225,54 @@ def test_a_restarted_worker_answers_calls_of_its_earlier_boot(fresh_url: str, ga
                 pending.get(timeout=GONE_WITHIN_S)
             with pytest.raises(errors.HolderLost):
                 gaia.submit(AskThing(thing))
+
+
+def test_a_second_worker_under_a_name_does_not_start(fresh_url: str, gaia: Gaia, tmp_path: Path) -> None:
+    with cluster.probe_worker(fresh_url, log=tmp_path / "first.log", name="a") as first:
+        thing = held_by(gaia, "a")
+        (before,) = gaia.nodes()
+        argv = [sys.executable, "-m", "tests.support.probe_worker", "a"]
+        second = cluster.Worker(argv, {"GAIA_REDIS_URL": fresh_url}, tmp_path / "second.log")
+        assert second.process.wait(30) == 1
+        assert f"a worker called {before.name} lives already, with pid {first.process.pid}" in second.text()
+        assert " ready." not in second.text()
+        assert "Traceback" not in second.text()
+        (after,) = gaia.nodes()
+        assert after.boot == before.boot
+        assert gaia.submit(AskThing(thing)).get(timeout=20).text == str(first.process.pid)
+
+
+def test_a_worker_whose_name_was_taken_while_it_was_stopped_ends(
+    fresh_url: str, gaia: Gaia, client: redis.Redis, tmp_path: Path
+) -> None:
+    with cluster.probe_worker(fresh_url, log=tmp_path / "first.log", name="a") as first:
+        first.process.send_signal(signal.SIGSTOP)
+        until(lambda: not gaia.nodes(), LIFE_S + 5)
+        with cluster.probe_worker(fresh_url, log=tmp_path / "second.log", name="a") as second:
+            thing = held_by(gaia, "a")
+            first.process.send_signal(signal.SIGCONT)
+            asked = [gaia.submit(AskThing(thing)) for _ in range(20)]
+            assert first.process.wait(30) == 1
+            assert "another worker is called a@" in first.text()
+            assert {each.get(timeout=20).text for each in asked} == {str(second.process.pid)}
+            assert gaia.submit(AskThing(thing)).get(timeout=20).text == str(second.process.pid)
+            assert [each.pid for each in gaia.nodes()] == [second.process.pid]
+
+
+def test_a_worker_that_crashed_is_started_again_under_its_name_at_once(
+    fresh_url: str, gaia: Gaia, client: redis.Redis, tmp_path: Path
+) -> None:
+    with cluster.probe_worker(fresh_url, log=tmp_path / "first.log", name="a") as first:
+        delayed = gaia.submit(AskThing(held_by(gaia, "a")), delay=86_400)
+        first.process.kill()
+        first.process.wait()
+        (left,) = gaia.nodes()
+        client.persist(keys.node(left.name))
+        with cluster.probe_worker(fresh_url, log=tmp_path / "second.log", name="a") as second:
+            assert [each.pid for each in gaia.nodes()] == [second.process.pid]
+            with pytest.raises(errors.HolderLost):
+                delayed.get(timeout=5)
+            assert gaia.queues.delayed() == 0
 
 
 def test_a_paused_queue_holds_up_calls_on_own_queues_too(

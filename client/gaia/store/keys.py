@@ -67,6 +67,9 @@ NODES: Final = "gaia:nodes"
 ORPHANS: Final = "gaia:orphans"
 """Messages from the own queues of nodes that have gone, by their SHA-1, until they are answered."""
 
+LATER: Final = "gaia:later:"
+"""Delayed calls for one node, by when they are due; followed by the node, escaped."""
+
 PRIORITY_STEPS: Final = (0, 3, 6, 9)
 """kombu's: the priorities 0 to 9 share four lists."""
 

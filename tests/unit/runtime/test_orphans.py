@@ -103,6 +103,12 @@ def test_garbage_is_put_among_the_dead_letters(orphans: Orphans, gaia: Gaia, gar
     assert letter.reason == "no message: it has no id"
 
 
+def test_an_id_that_no_key_can_hold_is_put_among_the_dead_letters(orphans: Orphans, gaia: Gaia) -> None:
+    orphans.answer(text("\\ud800"))
+    (letter,) = gaia.dead.list()
+    assert letter.reason == "no message: its id is no text"
+
+
 def test_a_message_of_an_unknown_operation_is_answered_too(orphans: Orphans, gaia: Gaia) -> None:
     found = json.loads(text())
     found["headers"]["task"] = "what.is_this"

@@ -21,6 +21,12 @@ end
 if ARGV[3] ~= '' then
   redis.call('ZADD', KEYS[3], ARGV[3], ARGV[2])
   redis.call('HSET', KEYS[4], ARGV[2], KEYS[1] .. '\n' .. ARGV[1])
+  local node = string.match(KEYS[1], '^gaia%.node%.([^\6]+)')
+  if node then
+    -- By this they are found when the node goes; those that have come due lie on its queue.
+    redis.call('ZREMRANGEBYSCORE', 'gaia:later:' .. node, '-inf', redis.call('TIME')[1])
+    redis.call('ZADD', 'gaia:later:' .. node, ARGV[3], ARGV[2])
+  end
 else
   redis.call('LPUSH', KEYS[1], ARGV[1])
 end
