@@ -113,8 +113,11 @@ def once(build: Callable[[], T]) -> Callable[[], T]:
 
 def close_services() -> None:
     """Close every service that was built, the last first; one that fails does not keep the rest open."""
-    while _closers:
-        close = _closers.pop()
+    while True:
+        try:
+            close = _closers.pop()
+        except IndexError:
+            return  # two threads may close at a worker's end
         try:
             close()
         except Exception:

@@ -57,11 +57,11 @@ class Heartbeat:
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._live, name="gaia-heartbeat", daemon=True)
 
-    def claim(self, *, has_ended: Callable[[Node], bool], given_up: Callable[[], bool] = lambda: False) -> None:
+    def claim(self, *, has_ended: Callable[[Node], bool]) -> None:
         """Take the name, with the first beat.
 
-        Waits for the heartbeat of another boot to lapse, a life and a second at most, unless its process `has_ended`,
-        or this one has `given_up`. With Redis away the name is taken by a later beat.
+        Waits for the heartbeat of another boot to lapse, a life and a second at most, unless its process `has_ended`.
+        With Redis away the name is taken by a later beat.
 
         Raises:
             NameTaken: if the other goes on beating.
@@ -69,7 +69,7 @@ class Heartbeat:
         seen_at: float | None = None
         gives_up_at = time.monotonic() + LIFE_S + 1
         replaces = ""
-        while not given_up():
+        while True:
             if self._tell(partial(nodes.beat, first=True, replaces=replaces)) is not None:
                 return
             other = nodes.holder_of(self._client, self._node.name)

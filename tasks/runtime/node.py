@@ -57,7 +57,7 @@ def install(app: Celery, broker: redis.Redis, results: redis.Redis) -> None:
 def _claim(heartbeat: Heartbeat) -> None:
     """Take the node's name before anything is consumed under it; a name that is taken ends the worker."""
     try:
-        heartbeat.claim(has_ended=process.has_ended, given_up=lambda: state.should_stop is not None)
+        heartbeat.claim(has_ended=process.has_ended)
     except NameTaken as failure:
         log.critical("%s (`gaia worker --name`, `celery worker -n`)", failure)
         raise SystemExit(1) from None

@@ -29,24 +29,29 @@ def install(running: Running, close_services: Callable[[], None], grace_s: float
     """Hook into the worker's life. Celery keeps the hooks; they act on this process only."""
     ended = threading.Event()
 
+    def give_up() -> None:
+        if not ended.wait(LAST_WORDS_S):
+            log.error("calls or services are stuck: the process exits, its calls return when their leases lapse")
+            os._exit(1)
+
     def drain() -> None:
         if ended.wait(grace_s):
             return
         log.warning("the grace time of %g s is over: stopping what runs", grace_s)
+        # A thread of its own: to stop calls and to close services waits for what may be stuck.
+        threading.Thread(target=give_up, name="gaia-give-up", daemon=True).start()
         running.stop()
         close_services()
-        if not ended.wait(LAST_WORDS_S):
-            log.error("calls are stuck; their messages go back to the queue by the visibility timeout")
-            os._exit(1)
 
     def on_stop(**_: Any) -> None:
         holder.stopping()
         threading.Thread(target=drain, name="gaia-drain", daemon=True).start()
 
     def on_end(**_: Any) -> None:
-        ended.set()
+        # Only then is the end no more bounded: a service that cannot be closed must not hold the process.
         close_services()
         running.close()
+        ended.set()
 
     signals.worker_shutting_down.connect(on_stop, weak=False)
     signals.worker_shutdown.connect(on_end, weak=False)

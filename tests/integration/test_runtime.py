@@ -19,7 +19,7 @@ from gaia.store.scripts import script
 from tests.chaos.proxy import Proxy
 from tests.chaos.server import Server
 from tests.support import cluster
-from tests.support.probe import AskThing, DropThing, Echo, Grow, Hold, HoldThing
+from tests.support.probe import AskThing, DropThing, Echo, Grow, Hold, HoldThing, Stick
 from tests.support.waiting import until
 
 GONE_WITHIN_S = 15.0
@@ -323,6 +323,11 @@ def test_past_its_memory_bound_a_worker_is_renewed_in_place(
         gaia.submit(AskThing(thing))
     assert resident(bounded.process.pid) < BOUND_BYTES
     assert bounded.text().count(" ready.") == 2
+    # The bound is passed again at once: it works on, and says that the bound may be too low.
+    gaia.submit(GROW).get(timeout=20)
+    until(lambda: "soon after a renewal" in bounded.text())
+    assert gaia.submit(Echo("still there")).get(timeout=20).text == "still there"
+    assert node(gaia, "a").boot == after.boot
     assert cluster.stop(bounded.process) == 0
 
 
@@ -366,6 +371,25 @@ def test_a_bound_that_no_worker_keeps_stops_the_boot(fresh_url: str) -> None:
     assert done.returncode == 1
     assert "GAIA_WORKER__MEMORY_BYTES: 1000 is less than the" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_hangup_ends_a_worker_within_its_grace(
+    fresh_url: str, gaia: Gaia, tmp_path: Path, marks: tuple[str, str], client: redis.Redis
+) -> None:
+    with cluster.probe_worker(fresh_url, log=tmp_path / "a.log", name="a", GAIA_WORKER__GRACE_S="0.5") as worker:
+        gaia.submit(Hold(*marks))
+        until(Path(marks[0]).exists)
+        worker.process.send_signal(signal.SIGHUP)
+        assert worker.process.wait(20) == 0
+        assert "Restarting" not in worker.text()
+        assert client.llen("probe") == 1
+
+
+def test_a_service_that_cannot_be_closed_does_not_hold_up_the_end(fresh_url: str, gaia: Gaia, tmp_path: Path) -> None:
+    with cluster.probe_worker(fresh_url, log=tmp_path / "a.log", name="a", GAIA_WORKER__GRACE_S="0.5") as worker:
+        gaia.submit(Stick()).get(timeout=20)
+        assert cluster.stop(worker.process, timeout_s=15) == 1
+        assert "calls or services are stuck" in worker.text()
 
 
 def test_a_worker_under_celerys_command_is_a_node_without_a_memory_bound(

@@ -12,7 +12,7 @@ from gaia.contracts.base import Call, Result, RetryPolicy, contract, secret
 from gaia.errors import ConnectFailed, TimedOut
 from tasks.runtime import identity
 from tasks.scope import Later, Scope
-from tasks.wiring import handles
+from tasks.wiring import handles, once
 
 
 @contract
@@ -125,6 +125,25 @@ class Grow(Call[Seen], operation="probe.grow"):
     """Keep so much memory for good; the text is the pid."""
 
     size_bytes: int
+
+
+@contract
+class Stick(Call[Seen], operation="probe.stick"):
+    """Build a service that cannot be closed."""
+
+
+class Sticky:
+    def close(self) -> None:
+        threading.Event().wait()
+
+
+sticky = once(Sticky)
+
+
+@handles(Stick)
+def stick(call: Stick, scope: Scope) -> Seen:
+    sticky()
+    return Seen("stuck")
 
 
 @handles(Echo)

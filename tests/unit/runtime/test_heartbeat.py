@@ -143,13 +143,6 @@ def test_a_name_whose_process_is_known_to_have_ended_is_free_at_once(client: red
     beating.close()
 
 
-def test_whoever_gives_up_claims_nothing(client: redis.Redis) -> None:
-    heartbeat(client).claim(has_ended=lambda _: False)
-    before = client.hgetall(keys.node("a@h"))
-    heartbeat(client).claim(has_ended=lambda _: False, given_up=lambda: True)
-    assert client.hgetall(keys.node("a@h")) == before
-
-
 def test_a_process_that_finds_its_name_taken_says_so_once_and_leaves_it(client: redis.Redis) -> None:
     taken = threading.Event()
     stopped = begin(heartbeat(client, taken=taken.set))
