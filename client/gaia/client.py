@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, TypeVar
@@ -23,7 +24,7 @@ from gaia.codec import Artifact
 from gaia.contracts.base import Call, is_unicode
 from gaia.errors import GaiaError, HolderLost, InvalidCall, KeyReused, NotConfigured
 from gaia.outcome import Outcome
-from gaia.pending import Pending, seconds
+from gaia.pending import Pending
 from gaia.sticky import HolderId
 from gaia.store import cancel as cancel_store
 from gaia.store import keys
@@ -34,8 +35,9 @@ from gaia.store.dead import DeadLetters
 from gaia.store.idempotency import kept_s
 from gaia.store.nodes import Node, Nodes
 from gaia.store.queues import Queues
-from gaia.store.results import Meta, Waiter, parse
+from gaia.store.results import Meta, Waiter, end, parse
 from gaia.store.scripts import script
+from gaia.times import due_at, duration, within
 
 R = TypeVar("R")
 
@@ -45,8 +47,6 @@ KEY_LIMIT: Final = 512
 
 BATCH: Final = 500
 """Messages in one command of `submit_many`: what an error leaves uncertain, and how long Redis serves nobody else."""
-
-LONGEST_S: Final = 10 * 365 * 86_400
 
 BODY_MARGIN_S: Final = 3600.0
 """Large bodies outlive the deadline of their call by so much: a dead letter may be replayed."""
@@ -139,9 +139,9 @@ class Gaia:
             Unreachable: Redis did not answer. Whether the call was queued is then unknown; an idempotency key makes
                 it safe to submit again.
         """
-        due_at = _due_at(call, delay, eta)
-        ready = self._prepare(call, priority, deadline, expires, due_at, idempotency_key, stored=result)
-        if idempotency_key is None and due_at is None and ready.holder is None:
+        due = due_at(call, delay, eta)
+        ready = self._prepare(call, priority, deadline, expires, due, idempotency_key, stored=result)
+        if idempotency_key is None and due is None and ready.holder is None:
             with reaching(self._url):
                 self._writer().lpush(ready.queue_list, ready.text)
             return ready.pending
@@ -187,7 +187,7 @@ class Gaia:
             InvalidCall: an argument is out of bounds.
             Unreachable: Redis did not answer.
         """
-        keep_s = _within(keep)
+        keep_s = within(keep)
         if keep_s is None or keep_s < 0:
             raise InvalidCall("put", "keep", "must be a duration, in seconds or as a timedelta, below ten years")
         with reaching(self._result_url):
@@ -219,7 +219,7 @@ class Gaia:
         """
         with reaching(self._url):
             cancel_store.request(self.broker(), call_id, deadline=deadline)
-            cancel_store.end_waiting(self.broker(), self.results(), call_id)
+            cancel_store.end_waiting(self.broker(), call_id, partial(self._end, call_id))
 
     def nodes(self) -> list[Node]:
         """Give the worker processes that live, by name.
@@ -285,6 +285,10 @@ class Gaia:
 
     # --- inside
 
+    def _end(self, call_id: str, error: GaiaError, keep_s: int) -> None:
+        with self.reaching_results():
+            end(self.results(), call_id, error, ttl_s=keep_s)
+
     def _forget(self) -> None:
         """Drop what belongs to the parent process, without closing it."""
         self._lock = threading.Lock()
@@ -319,8 +323,8 @@ class Gaia:
             raise call.refuse("idempotency_key", f"must be a string of 1 to {KEY_LIMIT} characters")
         now = time.time()
         begins_at = now if due_at is None else max(now, due_at)
-        ends_at = begins_at + _duration(call, "deadline", deadline)
-        drop_at = None if expires is None else begins_at + _duration(call, "expires", expires)
+        ends_at = begins_at + duration(call, "deadline", deadline)
+        drop_at = None if expires is None else begins_at + duration(call, "expires", expires)
         with reaching(self._result_url):
             fields = call.fields_json(self.artifacts(keep_s=ends_at - now + BODY_MARGIN_S))
         call_id = message.new_id()
@@ -406,36 +410,6 @@ class Gaia:
 
 def _outcome(pending: Pending[R], error: GaiaError | None) -> Outcome[Pending[R]]:
     return Outcome(ok=True, result=pending) if error is None else Outcome(ok=False, error=error)
-
-
-def _within(given: float | timedelta) -> float | None:
-    """Give a duration as seconds; None if it is none, or ten years long."""
-    try:
-        found = seconds(given)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return found if found < LONGEST_S else None
-
-
-def _duration(call: Call[Any], name: str, given: float | timedelta) -> float:
-    found = _within(given)
-    if found is None or found <= 0:
-        raise call.refuse(name, "must be a positive duration, in seconds or as a timedelta, below ten years")
-    return found
-
-
-def _due_at(call: Call[Any], delay: float | timedelta | None, eta: datetime | None) -> float | None:
-    if delay is not None and eta is not None:
-        raise call.refuse("delay", "excludes eta")
-    if delay is not None:
-        return time.time() + _duration(call, "delay", delay)
-    if eta is None:
-        return None
-    if not isinstance(eta, datetime) or eta.tzinfo is None:
-        raise call.refuse("eta", "must be a datetime with a time zone")
-    if eta.timestamp() > time.time() + LONGEST_S:
-        raise call.refuse("eta", "must be within ten years")
-    return eta.timestamp()
 
 
 _opened: "weakref.WeakSet[Gaia]" = weakref.WeakSet()

@@ -1,6 +1,7 @@
 """Delay, pause, dead letters, lost workers, bulk: what happens to a call besides being performed."""
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -135,6 +136,19 @@ def test_a_call_held_up_by_a_pause_ends_at_once_when_it_is_cancelled(
     assert script(client, "resume")(keys=[keys.PAUSED, keys.aside(name)], args=[name]) in {0, 247}
     others = [each for number, each in enumerate(pending) if number not in {0, 120, 249}]
     assert len([each.get(timeout=20) for each in others]) == 247
+
+
+def test_a_cancel_whose_end_cannot_be_stored_names_that_store_and_keeps_the_call(gaia: Gaia, redis_url: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with Gaia(redis_url, f"redis://{address}/0") as split:
+            pending = split.submit(Echo("kept"), delay=60)
+            with pytest.raises(errors.Unreachable, match=address):
+                pending.cancel()
+    assert gaia.queues.delayed() == 1
+    gaia.cancel(pending.id)
+    assert gaia.queues.delayed() == 0
 
 
 def test_a_cancelled_call_that_nobody_asks_for_leaves_no_result(gaia: Gaia, client: redis.Redis) -> None:

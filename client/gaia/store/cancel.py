@@ -7,15 +7,15 @@ between, a worker that meets the message finds the mark and comes to the same en
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import redis
 
 from gaia import wire
-from gaia.errors import Cancelled
+from gaia.errors import Cancelled, GaiaError
 from gaia.message import opened
-from gaia.store import idempotency, keys, results
+from gaia.store import idempotency, keys
 from gaia.store.scripts import script
 
 SEEK: Final = 100
@@ -42,32 +42,33 @@ def requested(client: redis.Redis, call_ids: Sequence[str]) -> list[bool]:
     return [each is not None for each in client.mget([keys.cancel(each) for each in call_ids])] if call_ids else []
 
 
-def end_waiting(broker: redis.Redis, stored: redis.Redis, call_id: str) -> bool:
+def end_waiting(broker: redis.Redis, call_id: str, store: Callable[[GaiaError, int], object]) -> bool:
     """End a call, marked before, that is delayed or held up by a pause; False if it is neither.
 
-    A stock producer's `countdown` is not found: such a call ends when it is due.
+    `store` stores what the call ends with, unless it has ended, for so many seconds. A stock producer's `countdown` is
+    not found: such a call ends when it is due.
     """
     entry: Any = broker.hget(keys.DELAYED_MESSAGES, call_id)
     if entry is not None:
-        _answer(broker, stored, call_id, entry)
+        _answer(broker, call_id, entry, store)
         script(broker, "withdraw")(keys=[keys.DELAYED, keys.DELAYED_MESSAGES], args=[call_id, entry])
         return True
     for name in _paused_lists(broker):
         entry = _seek(broker, name, call_id)
         if entry is not None:
-            _answer(broker, stored, call_id, entry)
+            _answer(broker, call_id, entry, store)
             broker.lrem(name, -1, entry)
             return True
     return False
 
 
-def _answer(broker: redis.Redis, stored: redis.Redis, call_id: str, entry: bytes) -> None:
-    """Store `Cancelled`, unless nobody is to be told, or the call has ended already."""
+def _answer(broker: redis.Redis, call_id: str, entry: bytes, store: Callable[[GaiaError, int], object]) -> None:
+    """Store `Cancelled`, unless nobody is to be told."""
     # A message on its own begins with a brace; before others stands the list they belong to.
     headers, _ = opened(entry if entry.startswith(b"{") else entry.partition(b"\n")[2])
     key = wire.key(headers.get(wire.HEADER))
     if not headers.get("ignore_result"):
-        results.end(stored, call_id, Cancelled(call_id), ttl_s=wire.RESULT_TTL_S if key is None else keys.KEY_TTL_S)
+        store(Cancelled(call_id), wire.RESULT_TTL_S if key is None else keys.KEY_TTL_S)
     if key is not None:
         idempotency.settle(broker, key, call_id)
 
