@@ -44,16 +44,24 @@ class Heartbeat:
     """The heartbeat of one process."""
 
     def __init__(
-        self, client: redis.Redis, node: Node, answer: Callable[[bytes], None], *, taken: Callable[[], None]
+        self,
+        client: redis.Redis,
+        node: Node,
+        answer: Callable[[bytes], None],
+        *,
+        taken: Callable[[], None],
+        look: Callable[[], None] = lambda: None,
     ) -> None:
         """Beat for `node` over `client`.
 
-        `answer` takes each orphaned message. `taken` is called once, in the thread, if another process has the name.
+        `answer` takes each orphaned message; `look` is called after each beat, for those on no queue. `taken` is called
+        once, in the thread, if another process has the name.
         """
         self._client = client
         self._node = node
         self._answer = answer
         self._taken = taken
+        self._look = look
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._live, name="gaia-heartbeat", daemon=True)
 
@@ -119,9 +127,13 @@ class Heartbeat:
             ends_at = time.monotonic() + ANSWERING_S
             while found and (answered := self._answered(found, ends_at)):
                 found = nodes.orphans(self._client, answered)
+            self._look()
         except (RedisError, OSError) as failure:
             log.warning("the heartbeat failed: %s", type(failure).__name__)
             return False
+        except Exception:
+            # A thread that ended here would have this worker taken for dead.
+            log.exception("a look at what was put aside failed")
         return True
 
     def _answered(self, found: list[Orphan], ends_at: float) -> list[Orphan]:
@@ -135,7 +147,7 @@ class Heartbeat:
             except (RedisError, OSError):
                 raise
             except Exception:
-                # A thread that ended here would have this worker taken for dead; the others have callers, too.
+                # The others have callers, too.
                 log.exception("an orphaned message could not be answered")
             else:
                 answered.append((name, message))

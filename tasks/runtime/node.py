@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from gaia.store import keys
 from gaia.store.nodes import Node
 from tasks.runtime import identity, process
+from tasks.runtime.aside import Aside
 from tasks.runtime.heartbeat import Heartbeat, NameTaken
 from tasks.runtime.orphans import Orphans
 
@@ -36,7 +37,8 @@ def install(app: Celery, broker: redis.Redis, results: redis.Redis) -> None:
         queue = app.amqp.queues.select_add(keys.own_queue(sender))
         # By the name of the list alone: a binding would stay in Redis for each node there ever was.
         queue.exchange = Exchange("")
-        heartbeat = Heartbeat(broker, _node(app, instance), Orphans(broker, results).answer, taken=_end)
+        answer = Orphans(broker, results).answer
+        heartbeat = Heartbeat(broker, _node(app, instance), answer, taken=_end, look=Aside(broker, answer).look)
         _claim(heartbeat)
         beating.append(heartbeat)
         heartbeat.start()

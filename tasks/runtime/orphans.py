@@ -42,7 +42,7 @@ class Orphans:
             dead.park(self._broker, queue="", reason="no message: its id is no text", message=message)
             return
         (cancelled,) = cancel.requested(self._broker, [call_id])
-        error = Cancelled(call_id) if cancelled else HolderLost(_holder_of(operation, fields) or call_id)
+        error = Cancelled(call_id) if cancelled else HolderLost(holder_of(operation, fields) or call_id)
         if not headers.get("ignore_result"):
             self._store(call_id, headers.get(wire.HEADER), error)
         elif not cancelled:
@@ -69,7 +69,8 @@ class Orphans:
         script(self._broker, "bury")(args=[call_id, *fields])
 
 
-def _holder_of(operation: str, fields: object) -> str | None:
+def holder_of(operation: str, fields: object) -> str | None:
+    """Give the id of what a call is about, as far as its message has one."""
     contract = CALLS.get(operation)
     if contract is None or contract.HOLDER is None or not isinstance(fields, Mapping):
         return None

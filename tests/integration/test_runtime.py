@@ -288,6 +288,20 @@ def test_a_paused_queue_holds_up_calls_on_own_queues_too(
         assert pending.get(timeout=20).text == str(worker.process.pid)
 
 
+def test_a_call_that_a_pause_holds_up_is_answered_when_its_worker_goes(
+    fresh_url: str, gaia: Gaia, client: redis.Redis, tmp_path: Path
+) -> None:
+    with cluster.probe_worker(fresh_url, log=tmp_path / "b.log", name="b"):
+        with cluster.probe_worker(fresh_url, log=tmp_path / "a.log", name="a"):
+            thing = held_by(gaia, "a")
+            client.sadd(keys.PAUSED, "probe")
+            pending = gaia.submit(AskThing(thing))
+            until(lambda: client.llen(keys.aside("probe")) == 1)
+        with pytest.raises(errors.HolderLost):
+            pending.get(timeout=GONE_WITHIN_S)
+        until(lambda: client.llen(keys.aside("probe")) == 0)
+
+
 # --- the memory bound
 
 BOUND_BYTES = 300_000_000
