@@ -1,6 +1,6 @@
 """The end of a worker: drain, then stop what runs, then go, each within a bound.
 
-On SIGTERM Celery stops fetching and waits for what runs, for ever. Here a thread bounds that:
+On a signal that asks for the end Celery stops fetching and waits for what runs, for ever. Here a thread bounds that:
 
     0                   the signal: running calls may end
     grace               every service is closed and every call's token set; what ends in an error from now on is
@@ -10,6 +10,7 @@ On SIGTERM Celery stops fetching and waits for what runs, for ever. Here a threa
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any, Final
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 def install(running: Running, close_services: Callable[[], None], grace_s: float) -> None:
     """Hook into the worker's life. Celery keeps the hooks; they act on this process only."""
     ended = threading.Event()
+    hangup = signal.getsignal(signal.SIGHUP)
 
     def give_up() -> None:
         if not ended.wait(LAST_WORDS_S):
@@ -53,6 +55,20 @@ def install(running: Running, close_services: Callable[[], None], grace_s: float
         running.close()
         ended.set()
 
+    signals.worker_ready.connect(lambda **_: _end_alike(hangup), weak=False)
     signals.worker_shutting_down.connect(on_stop, weak=False)
     signals.worker_shutdown.connect(on_end, weak=False)
     signals.worker_process_shutdown.connect(on_end, weak=False)
+
+
+def _end_alike(hangup: Any) -> None:
+    """End at SIGINT, SIGQUIT and SIGHUP as at SIGTERM; a hangup ignored from the start, as by nohup(1), stays ignored.
+
+    Celery has other ends for them. One terminates what runs, which its pool of threads cannot, and then waits for
+    ever; at SIGHUP it starts the worker anew without a bound on what runs, or, in a terminal, drops all of that.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return  # a worker inside another program, whose signals are its own
+    for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        ignored = signum == signal.SIGHUP and hangup is signal.SIG_IGN
+        signal.signal(signum, signal.SIG_IGN if ignored else signal.getsignal(signal.SIGTERM))

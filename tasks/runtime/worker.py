@@ -1,14 +1,12 @@
 """One worker process in the foreground: Celery's worker, without its command line."""
 
 import os
-import signal
 import socket
 import warnings
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
-from celery import Celery, signals
+from celery import Celery
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.platforms import SecurityWarning
 
@@ -67,7 +65,6 @@ def run(
         without_mingle=True,
         send_events=True,
     )
-    signals.worker_ready.connect(partial(_take_hangup, signal.getsignal(signal.SIGHUP)), weak=False)
     bound = None if memory_bytes is None else MemoryBound(worker, memory_bytes, grace_s)
     if bound is not None:
         bound.install()
@@ -78,11 +75,3 @@ def run(
     if bound is not None and bound.due and not worker.exitcode:
         reexecute_if_due(bound)
     return int(worker.exitcode or 0)
-
-
-def _take_hangup(inherited: Any, **_: Any) -> None:
-    """End at SIGHUP as at SIGTERM, unless it was ignored from the start, as by nohup(1).
-
-    Celery would start the worker anew without a bound on what runs, or, in a terminal, drop all of that.
-    """
-    signal.signal(signal.SIGHUP, signal.SIG_IGN if inherited is signal.SIG_IGN else signal.getsignal(signal.SIGTERM))

@@ -387,16 +387,30 @@ def test_a_bound_that_no_worker_keeps_stops_the_boot(fresh_url: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_hangup_ends_a_worker_within_its_grace(
-    fresh_url: str, gaia: Gaia, tmp_path: Path, marks: tuple[str, str], client: redis.Redis
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT], ids=str)
+def test_every_signal_that_asks_for_the_end_ends_a_worker_within_its_grace(
+    fresh_url: str, gaia: Gaia, tmp_path: Path, marks: tuple[str, str], client: redis.Redis, signum: signal.Signals
 ) -> None:
     with cluster.probe_worker(fresh_url, log=tmp_path / "a.log", name="a", GAIA_WORKER__GRACE_S="0.5") as worker:
         gaia.submit(Hold(*marks))
         until(Path(marks[0]).exists)
-        worker.process.send_signal(signal.SIGHUP)
+        for _ in range(2):
+            worker.process.send_signal(signum)
         assert worker.process.wait(20) == 0
-        assert "Restarting" not in worker.text()
         assert client.llen("probe") == 1
+    assert gaia.nodes() == []
+
+
+def test_a_hangup_that_was_ignored_from_the_start_stays_so(fresh_url: str, gaia: Gaia, tmp_path: Path) -> None:
+    argv = ["nohup", sys.executable, "-m", "tests.support.probe_worker"]
+    found = cluster.Worker(argv, {"GAIA_REDIS_URL": fresh_url}, tmp_path / "a.log")
+    try:
+        found.wait_ready()
+        found.process.send_signal(signal.SIGHUP)
+        assert gaia.submit(Echo("still there")).get(timeout=20).text == "still there"
+        assert found.process.poll() is None
+    finally:
+        assert cluster.stop(found.process) == 0
 
 
 def test_a_service_that_cannot_be_closed_does_not_hold_up_the_end(fresh_url: str, gaia: Gaia, tmp_path: Path) -> None:
