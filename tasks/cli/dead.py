@@ -37,8 +37,7 @@ def list_letters(limit: int) -> None:
         # Text, since what others wrote may look like rich's markup.
         told = (each.id, _time(each.at), each.operation or each.queue, each.reason, str(each.size_bytes))
         table.add_row(*(Text(plain(part)) for part in told))
-    console = Console()
-    console.print(table, width=max(console.width, TABLE_WIDTH), crop=False)
+    Console(width=max(Console().width, TABLE_WIDTH)).print(table)
 
 
 @dead.command()

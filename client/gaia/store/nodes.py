@@ -5,7 +5,7 @@ one has gone. What lies on its own queue then is orphaned by the next beat of an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
@@ -46,7 +46,7 @@ class Node:
     version: str
     started_at: float
     seen_at: float = 0.0
-    machine: str = ""
+    machine: str = field(default="", repr=False)
 
 
 class Nodes:

@@ -68,7 +68,8 @@ def test_a_list_shows_each_id_whole_and_no_markup_of_others(fresh_url: str, clie
     bury(client, call_id, reason="no operation is called [/x] \x1b[31m" + "y" * 300)
     done = gaia(fresh_url, "dead", "list")
     assert (done.returncode, done.stderr) == (0, "")
-    assert call_id in done.stdout
+    assert f" {call_id} " in done.stdout
+    assert " api.request " in done.stdout
     assert "[/x]" in done.stdout
     shown = gaia(fresh_url, "dead", "show", call_id)
     assert "\x1b" not in done.stdout + shown.stdout
