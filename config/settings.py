@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources.utils import parse_env_vars
 
-from gaia.store.artifacts import MEMORY_BYTES
+from gaia.store.artifacts import MEMORY_BYTES, TTL_LEAST_S, TTL_MOST_S
 from gaia.store.connection import URL_FORM, is_url
 from gaia.store.directory import QUOTA_BYTES, directory_of
 
@@ -207,12 +207,12 @@ class Artifacts(Section):
 
     url: ArtifactsUrl | None = None
     """The directory for bodies over 8 MiB, shared by producers and workers: `file:///srv/gaia-artifacts` or a path."""
-    ttl_s: int = Field(default=3600, ge=60, le=30 * 86_400)
+    ttl_s: int = Field(default=3600, ge=TTL_LEAST_S, le=TTL_MOST_S)
     """How long a body is kept; that of a call at least an hour past its deadline."""
     quota_bytes: int = Field(default=QUOTA_BYTES, gt=0)
     """What the directory may hold."""
     memory_bytes: int = Field(default=MEMORY_BYTES, gt=0)
-    """The largest body that a worker takes into memory as a whole."""
+    """What the bodies of one call may take of a worker's memory, together."""
 
 
 class Monitor(Section):

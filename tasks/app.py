@@ -21,7 +21,7 @@ from gaia.store.nodes import Nodes
 from tasks import wiring
 from tasks.api import tasks as api_tasks
 from tasks.artifacts.sweeper import Sweeper
-from tasks.broker import probe, transport
+from tasks.broker import holder, probe, transport
 from tasks.browser import tasks as browser_tasks
 from tasks.delivery.running import Running
 from tasks.files import tasks as files_tasks
@@ -49,6 +49,9 @@ def build(settings: Settings) -> Celery:
     result_url = settings.result_url or settings.redis_url
     broker, results = connect(settings.redis_url), connect(result_url)
     running = Running(broker)
+    holder.configure(
+        deadline_s=settings.worker.deadline_s, delivery_cap=settings.worker.delivery_cap, on_lost=running.lose
+    )
     keeping = _keeping(settings)
     wiring.install(
         found,

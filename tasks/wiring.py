@@ -266,6 +266,7 @@ class Run:
             except Exception as error:
                 log.exception("a service failed unexpectedly")
                 failure = InternalError(self.operation, type(error).__name__, self.scrub(str(error)))
+            self._hand_back_if_lost()
             self._hand_back_if_stopping()
             self._retry_if_allowed(failure)
             if self.task.request.ignore_result and not isinstance(failure, Cancelled):
@@ -277,6 +278,7 @@ class Run:
             raise InvalidCall(self.operation, "args", "must be empty: fields travel by name")
         self.scope = scope = self._scope(self.header, cancelled)
         envelope = wire.Envelope.read(self.operation, self.header)
+        self._hand_back_if_lost()
         self._refuse_what_expired()
         self._refuse_what_keeps_killing()
         self._skip_what_is_done(envelope)
@@ -350,6 +352,12 @@ class Run:
         if held is not None and held.move(self.tag, queue):
             raise Ignore
         raise self.task.retry(countdown=0, queue=queue, max_retries=None, throw=False)
+
+    def _hand_back_if_lost(self) -> None:
+        """Give the message back, should it have come here again, if its lease was lost: this run counts for nothing."""
+        held = holding(self.tag)
+        if held is not None and held.was_told(self.tag):
+            raise Reject("the lease was lost", requeue=True)
 
     def _hand_back_if_stopping(self) -> None:
         """Give the message back if the worker's end, not the caller, stopped the call."""

@@ -28,7 +28,7 @@ from gaia.pending import Pending
 from gaia.sticky import HolderId
 from gaia.store import cancel as cancel_store
 from gaia.store import keys
-from gaia.store.artifacts import Artifacts, Keeping
+from gaia.store.artifacts import Artifacts, Keeping, Session
 from gaia.store.bodies import Source
 from gaia.store.connection import connect, reaching, require_url, show_url
 from gaia.store.dead import DeadLetters
@@ -62,6 +62,7 @@ class _Ready:
     due_at: float | None
     ends_at: float
     holder: HolderId | None
+    bodies: Session
 
 
 class Gaia:
@@ -325,24 +326,26 @@ class Gaia:
         begins_at = now if due_at is None else max(now, due_at)
         ends_at = begins_at + duration(call, "deadline", deadline)
         drop_at = None if expires is None else begins_at + duration(call, "expires", expires)
+        bodies = self.artifacts(keep_s=ends_at - now + BODY_MARGIN_S).session()
         with reaching(self._result_url):
-            fields = call.fields_json(self.artifacts(keep_s=ends_at - now + BODY_MARGIN_S))
+            fields = call.fields_json(bodies)
         call_id = message.new_id()
-        text = message.text_of(
-            call,
-            fields,
-            call_id=call_id,
-            envelope=wire.Envelope(
-                published_at=begins_at, deadline=ends_at, key=key, submitted_at=None if begins_at == now else now
-            ),
-            priority=priority,
-            expires_at=drop_at,
-            stored=stored,
-        )
+        submitted_at = None if begins_at == now else now
+        envelope = wire.Envelope(published_at=begins_at, deadline=ends_at, key=key, submitted_at=submitted_at)
+        with bodies.unless_refused():
+            text = message.text_of(
+                call,
+                fields,
+                call_id=call_id,
+                envelope=envelope,
+                priority=priority,
+                expires_at=drop_at,
+                stored=stored,
+            )
         pending = Pending(self, call_id, type(call), ends_at, stored=stored)
         holder = call.holder()
         queue = call.QUEUE if holder is None else keys.own_queue(holder.node)
-        return _Ready(pending, keys.queue_list(queue, priority), text, due_at, ends_at, holder)
+        return _Ready(pending, keys.queue_list(queue, priority), text, due_at, ends_at, holder, bodies)
 
     def _submit_by_script(self, call: Call[R], ready: _Ready, key: str | None) -> Pending[R]:
         """Queue a call under a key, for later, or where its holder lives, in one step.
@@ -362,6 +365,7 @@ class Gaia:
             )
         if not held:
             return pending
+        ready.bodies.discard()
         if ready.holder is not None and len(held) == 1:
             raise HolderLost(ready.holder.format())
         first, payload, ends_at, told = (bytes(each or b"").decode() for each in held)

@@ -82,6 +82,13 @@ def content(body: Body) -> bytes:
 class Blobs(Protocol):
     """Where large bodies are kept."""
 
+    def session(self) -> "Session":
+        """Give the same for one message, whose bodies are bounded, and removed if it is not sent, together."""
+
+
+class Session(Blobs, Protocol):
+    """Where the large bodies of one message are kept."""
+
     def put(self, body: bytes) -> Artifact:
         """Store a body."""
 
@@ -91,19 +98,28 @@ class Blobs(Protocol):
     def get(self, artifact: Artifact) -> bytes:
         """Fetch a body, its size and checksum verified."""
 
+    def discard(self) -> None:
+        """Remove what was put in this session, as far as that can be done."""
 
-Encode = Callable[[Any, Blobs | None], Any]
-Decode = Callable[[Any, Blobs | None], Any]
+
+Encode = Callable[[Any, Session | None], Any]
+Decode = Callable[[Any, Session | None], Any]
 
 
 def encode(value: object, blobs: Blobs | None = None) -> dict[str, Any]:
-    """Give the JSON object of a dataclass.
+    """Give the JSON object of a dataclass. If that fails, its bodies that were stored already are removed.
 
     Raises:
         Mismatch: if a field holds what its type does not allow.
     """
     kind: Any = type(value)
-    given: dict[str, Any] = _encoder(kind)(value, blobs)
+    session = None if blobs is None else blobs.session()
+    try:
+        given: dict[str, Any] = _encoder(kind)(value, session)
+    except BaseException:
+        if session is not None:
+            session.discard()
+        raise
     return given
 
 
@@ -116,7 +132,7 @@ def decode(kind: type[T], given: object, blobs: Blobs | None = None, *, lenient:
         Mismatch: if a field is missing, unknown, or of the wrong type.
     """
     hashable: Any = kind
-    found: T = _decoder(hashable, lenient)(given, blobs)
+    found: T = _decoder(hashable, lenient)(given, None if blobs is None else blobs.session())
     return found
 
 
@@ -144,7 +160,7 @@ def _dataclass_encoder(kind: Any) -> Encode:
     hints = get_type_hints(kind)
     plan = [(each.name, _encoder(hints[each.name]), _default(each)) for each in fields(kind)]
 
-    def run(value: Any, blobs: Blobs | None) -> Any:
+    def run(value: Any, blobs: Session | None) -> Any:
         if not isinstance(value, kind):
             raise Mismatch("", f"must be {kind.__name__}, got {_name(value)}")
         given = {}
@@ -162,13 +178,14 @@ def _default(each: Field[Any]) -> object:
     return each.default if each.default_factory is MISSING else each.default_factory()
 
 
-def _encode_body(value: Any, blobs: Blobs | None) -> Any:
+def _encode_body(value: Any, blobs: Session | None) -> Any:
     if isinstance(value, Artifact):
+        _encoder(Artifact)(value, None)
         return _reference(value if blobs is None else blobs.refer(value))
     return _encode_bytes(value, blobs)
 
 
-def _encode_bytes(value: Any, blobs: Blobs | None) -> Any:
+def _encode_bytes(value: Any, blobs: Session | None) -> Any:
     if not isinstance(value, bytes | bytearray | memoryview):
         raise Mismatch("", f"must be bytes, got {_name(value)}")
     body = bytes(value)
@@ -182,7 +199,7 @@ def _reference(artifact: Artifact) -> dict[str, Any]:
 
 
 def _encode_mapping(item: Encode) -> Encode:
-    def run(value: Any, blobs: Blobs | None) -> Any:
+    def run(value: Any, blobs: Session | None) -> Any:
         if not isinstance(value, Mapping):
             raise Mismatch("", f"must be a mapping, got {_name(value)}")
         return {_key(name): _beneath(name, item, each, blobs) for name, each in value.items()}
@@ -195,7 +212,7 @@ def _encode_items(kinds: tuple[Any, ...], compiler: Callable[[Any], Encode]) -> 
     endless = len(kinds) == 2 and kinds[1] is Ellipsis  # noqa: PLR2004 - the shape of tuple[X, ...]
     plan = [compiler(each) for each in (kinds[:1] if endless else kinds)]
 
-    def run(value: Any, blobs: Blobs | None) -> list[Any]:
+    def run(value: Any, blobs: Session | None) -> list[Any]:
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             raise Mismatch("", f"must be an array, got {_name(value)}")
         if not endless and len(value) != len(plan):
@@ -216,7 +233,7 @@ def _decoder(kind: Any, lenient: bool) -> Decode:  # noqa: FBT001 - a cache key
         return lambda given, blobs: make(**convert(given, blobs))
     origin = get_origin(kind)
     if kind in (bytes, Body):
-        return _decode_bytes
+        return _bytes_decoder(lenient)
     if origin in (Union, types.UnionType):
         return _optional(_decoder(_only(kind), lenient))
     if origin is tuple:
@@ -228,14 +245,14 @@ def _decoder(kind: Any, lenient: bool) -> Decode:  # noqa: FBT001 - a cache key
 
 
 @cache
-def _fields_decoder(kind: Any, lenient: bool) -> Callable[[Any, Blobs | None], dict[str, Any]]:  # noqa: FBT001
+def _fields_decoder(kind: Any, lenient: bool) -> Callable[[Any, Session | None], dict[str, Any]]:  # noqa: FBT001
     hints = get_type_hints(kind)
     plan = {each.name: _decoder(hints[each.name], lenient) for each in fields(kind)}
     needed = [
         each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING and each.init
     ]
 
-    def run(given: Any, blobs: Blobs | None) -> dict[str, Any]:
+    def run(given: Any, blobs: Session | None) -> dict[str, Any]:
         if not isinstance(given, Mapping):
             raise Mismatch("", f"must be an object, got {_name(given)}")
         found = {}
@@ -254,11 +271,20 @@ def _fields_decoder(kind: Any, lenient: bool) -> Callable[[Any, Blobs | None], d
     return run
 
 
-def _decode_bytes(given: Any, blobs: Blobs | None) -> bytes:
-    if isinstance(given, Mapping) and set(given) == {ARTIFACT}:
+def _bytes_decoder(lenient: bool) -> Decode:  # noqa: FBT001 - as of its caller
+    reference = _decoder(Artifact, lenient)
+
+    def run(given: Any, blobs: Session | None) -> bytes:
+        if not isinstance(given, Mapping) or set(given) != {ARTIFACT}:
+            return _decode_base64(given)
         if blobs is None:
             raise Mismatch("", "is an artifact, and no artifact store is at hand")
-        return blobs.get(decode(Artifact, given[ARTIFACT]))
+        return blobs.get(reference(given[ARTIFACT], None))
+
+    return run
+
+
+def _decode_base64(given: Any) -> bytes:
     if not isinstance(given, str):
         raise Mismatch("", f"must be base64 text, got {_name(given)}")
     try:
@@ -288,7 +314,7 @@ def _scalar(kind: Any) -> Encode:
 def _exactly(kind: type) -> Encode:
     names = {str: "a string", bool: "true or false"}
 
-    def run(value: Any, _: Blobs | None) -> Any:
+    def run(value: Any, _: Session | None) -> Any:
         if not isinstance(value, kind):
             raise Mismatch("", f"must be {names[kind]}, got {_name(value)}")
         return value
@@ -296,7 +322,7 @@ def _exactly(kind: type) -> Encode:
     return run
 
 
-def _int(value: Any, _: Blobs | None) -> int:
+def _int(value: Any, _: Session | None) -> int:
     # bool is a subclass of int; a flag is no number.
     if not isinstance(value, int) or isinstance(value, bool):
         raise Mismatch("", f"must be an integer, got {_name(value)}")
@@ -305,7 +331,7 @@ def _int(value: Any, _: Blobs | None) -> int:
     return value
 
 
-def _float(value: Any, _: Blobs | None) -> float:
+def _float(value: Any, _: Session | None) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise Mismatch("", f"must be a number, got {_name(value)}")
     try:
@@ -318,7 +344,7 @@ def _float(value: Any, _: Blobs | None) -> float:
 
 
 def _literal(allowed: tuple[Any, ...]) -> Encode:
-    def run(value: Any, _: Blobs | None) -> Any:
+    def run(value: Any, _: Session | None) -> Any:
         if not any(value == each and type(value) is type(each) for each in allowed):
             raise Mismatch("", f"must be one of {', '.join(map(str, allowed))}")
         return value
@@ -326,7 +352,7 @@ def _literal(allowed: tuple[Any, ...]) -> Encode:
     return run
 
 
-def _json(value: Any, blobs: Blobs | None) -> Any:
+def _json(value: Any, blobs: Session | None) -> Any:
     """Let any JSON value pass, tuples as arrays."""
     if value is None or isinstance(value, str | bool):
         return value
@@ -345,7 +371,7 @@ def _optional(inner: Encode) -> Encode:
     return lambda value, blobs: None if value is None else inner(value, blobs)
 
 
-def _beneath(name: object, convert: Encode, value: Any, blobs: Blobs | None) -> Any:
+def _beneath(name: object, convert: Encode, value: Any, blobs: Session | None) -> Any:
     try:
         return convert(value, blobs)
     except Mismatch as found:

@@ -392,6 +392,17 @@ class ArtifactTooLarge(BodyTooLarge):
 
 
 @dataclass(eq=False, repr=False)
+class BodyOverMemory(BodyTooLarge):
+    """A stored body is over what is taken into memory as a whole."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source}: over {self.limit_bytes} bytes, the most that is taken into memory: raise "
+            "GAIA_ARTIFACTS__MEMORY_BYTES on the side that reads, or read with `open`"
+        )
+
+
+@dataclass(eq=False, repr=False)
 class TooManyRedirects(Permanent):
     """The server redirected more often than allowed."""
 

@@ -21,7 +21,7 @@ TURN_S: Final = 60
 """A turn is taken at most so often in the whole cluster."""
 
 SWEEP_S: Final = 30.0
-"""A sweep ends before its turn does, so that two never run at once."""
+"""Removing ends before the turn does. Should the look before take longer, two sweeps at once do no harm."""
 
 MOST_FILES: Final = 1000
 """Removed in one sweep."""
@@ -77,6 +77,8 @@ class Sweeper:
         swept = self._directory.sweep(
             most=self._most, enough=lambda: self._closed.is_set() or self._clock.monotonic() >= ends_at
         )
+        if swept.failures:
+            log.warning("%d times expired artifacts were not removed: %s", len(swept.failures), swept.failures[0])
         if swept.files:
             log.info("removed %d expired artifacts of %d bytes", swept.files, swept.size_bytes)
         return swept

@@ -37,4 +37,7 @@ class Backend(RedisBackend):
             ttl_s = keys.KEY_TTL_S if keyed else int(self.expires or 0) or keys.KEY_TTL_S
             if holder.result(tag, key, self.encode(meta), ttl_s):
                 return result
+        if "gaia_at" in properties and not getattr(request, "chord", None):
+            # It came by lease and was given back: whoever holds it now stores the result.
+            return result
         return super()._store_result(task_id, result, state, traceback=traceback, request=request, **options)

@@ -1,13 +1,18 @@
 """The messages this process holds: their leases, and what is to be committed of them.
 
     fetched -> running -> ended (a commit waits for the next turn) -> committed
-                  |-> given back
+        |         |-> lost: somebody else may run it by now -> told to stop -> given back, if it came here again
+        |-> given back
 
 One `Holder` a process and broker, older than any connection: a message that was fetched over a connection that broke
 is renewed and committed over the next one. Redis is authoritative (`unacked`, `unacked_index`, `held`); the tables
 here say what this process believes, and every commit is checked against the fence in Redis. If the process dies, its
 leases lapse and the first worker to sweep restores its messages. If it is only stopped for longer than a lease, its
-commits are refused: somebody else holds the message by then.
+commits are refused: somebody else holds the message by then. If it is this process that fetches such a message again
+while its old run goes on, that run goes on under the new lease: a process never runs a message twice at once.
+
+One thread a holder renews the leases, sweeps for those of the dead, and, from the beginning of the worker's end, when
+no loop takes turns any more, sends the commits.
 """
 
 import json
@@ -17,16 +22,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from redis.exceptions import RedisError
+
+from gaia import wire
+from tasks.broker.keeper import Commit, Keeper
 
 SHORT_S: Final = 0.05
 """Calls that run for less are fetched ahead: the next one is at hand when a slot falls free."""
 
 SMOOTHING: Final = 0.05
 """Weight of the latest call in the moving average."""
+
+SWEEP_S: Final = 1.0
+RENEW_EVERY: Final = 2
+"""Sweeps from one renewal to the next: a third of a lease."""
+
+LEAVING_S: Final = 0.05
+"""How often the commits are sent while the worker ends."""
 
 log = logging.getLogger(__name__)
 
@@ -39,24 +54,9 @@ class Lease:
     since: float
     until: float
     message: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Commit:
-    """The end of a message: it leaves the held ones, and with it goes its result, both or neither."""
-
-    tag: str
-    fence: str
-    key: str = ""
-    value: bytes | str = ""
-    ttl_s: int = 0
-    action: str = ""
-    first: str = ""
-    second: str = ""
-
-    def arguments(self) -> tuple[Any, ...]:
-        """Give what the turn script takes."""
-        return (self.tag, self.fence, self.key, self.value, self.ttl_s, self.action, self.first, self.second)
+    is_lost: bool = False
+    was_told: bool = False
+    """Its run was told to stop, since the lease was lost."""
 
 
 class Holder:
@@ -71,13 +71,26 @@ class Holder:
         self._results: dict[str, tuple[str, bytes | str, int]] = {}
         self._actions: dict[str, tuple[str, str, str]] = {}
         self._commits: list[Commit] = []
-        self._renewing: threading.Thread | None = None
-        self._renew: Callable[[list[tuple[str, str]]], Iterable[str]] | None = None
+        self._suspect: str | None = None
+        self._keeper: Keeper | None = None
+        self._thread: threading.Thread | None = None
+        self._wakes = threading.Event()
+        self._leaving = threading.Event()
+        self._left = threading.Event()
         self._held_s = 2 * SHORT_S
+        self._asleep = False
+        self.wake: Callable[[], None] | None = None
+        """Ends the wait of the loop that takes turns, so that a commit does not wait for its next one."""
+        self.on_lost: Callable[[str], None] | None = None
+        """Told the id of a running call whose lease was lost."""
         self.slots: int | None = None
         """How many calls run at once, if it is known; beyond that, only short ones are fetched ahead."""
-        self.stopping = False
-        """Set when the worker ends: what is still held then is given back, not kept for another connection."""
+        self.deadline_s = wire.DEFAULT_DEADLINE_S
+        """The deadline of a call that brings none."""
+        self.delivery_cap = 3
+        """Lost leases at which a call is a dead letter; with one less it is suspect."""
+
+    # --- turns
 
     def room(self) -> int:
         """Give how many more messages may be fetched: one for each free slot, and as many again while calls are short.
@@ -96,15 +109,44 @@ class Holder:
             self._turns += 1
             return f"{self._token}:{self._turns}"
 
-    def fetched(self, tag: str, fence: str, until: float, message: Mapping[str, Any]) -> None:
-        """Take a message into the table."""
+    def fetched(self, tag: str, fence: str, until: float, message: Mapping[str, Any]) -> bool:
+        """Take a message into the table; False if a run of it still goes on here, which has the lease from now on."""
         with self._lock:
+            old = self._leases.get(tag)
+            if old is not None:
+                self._leases[tag] = replace(old, fence=fence, is_lost=False)
+                return False
             self._leases[tag] = Lease(fence, time.monotonic(), until, message)
+            return True
+
+    @property
+    def suspect_from(self) -> int:
+        """Give the number of lost leases from which a call is suspect of killing workers: it has one chance left."""
+        return max(1, self.delivery_cap - 1)
+
+    def admit(self, tag: str, lost: int) -> bool:
+        """Say whether a message may run now: suspects run one at a time, so that none is taken for another.
+
+        The others are at risk once each, and no more.
+        """
+        if lost < self.suspect_from:
+            return True
+        with self._lock:
+            if self._suspect is not None and self._suspect in self._leases:
+                return False
+            self._suspect = tag
+            return True
 
     def holds(self, tag: str) -> bool:
         """Say whether a message is held and not ended."""
-        with self._lock:
-            return tag in self._leases
+        return tag in self._leases
+
+    def was_told(self, tag: str) -> bool:
+        """Say whether a run was told to stop because its lease was lost."""
+        lease = self._leases.get(tag)
+        return lease is not None and lease.was_told
+
+    # --- what is to become of a message
 
     def result(self, tag: str, key: str, value: bytes | str, ttl_s: int) -> bool:
         """Let a result travel with the commit of its message; False if the message is not held here."""
@@ -150,9 +192,14 @@ class Holder:
             lease = self._leases.pop(tag, None)
             result = self._results.pop(tag, ("", "", 0))
             action = self._actions.pop(tag, ("", "", ""))
-            if lease is not None:
-                self._commits.append(Commit(tag, lease.fence, *result, *action))
-                self._held_s += SMOOTHING * (time.monotonic() - lease.since - self._held_s)
+            if lease is None:
+                return
+            self._commits.append(Commit(tag, lease.fence, *result, *action))
+            self._held_s += SMOOTHING * (time.monotonic() - lease.since - self._held_s)
+            wake = self.wake if self._asleep else None
+            self._asleep = False
+        if wake is not None:
+            wake()
 
     def drop(self, tags: Iterable[str]) -> list[tuple[str, str]]:
         """Forget messages that are given back; give their tags and fences."""
@@ -164,14 +211,22 @@ class Holder:
             return found
 
     def held(self) -> list[str]:
-        """Give the tags of what is held and not ended."""
+        """Give the tags of what is held and not ended, the first fetched first."""
         with self._lock:
             return list(self._leases)
+
+    # --- commits
 
     @property
     def has_commits(self) -> bool:
         """Say whether a turn has something to commit."""
         return bool(self._commits)
+
+    def sleeps(self) -> bool:
+        """Say whether the loop may go to sleep: then the next end wakes it."""
+        with self._lock:
+            self._asleep = not self._commits
+            return self._asleep
 
     def take_commits(self, most: int = 500) -> list[Commit]:
         """Give the commits for a turn; `put_back` returns those that did not arrive."""
@@ -184,37 +239,136 @@ class Holder:
         with self._lock:
             self._commits = commits + self._commits
 
-    def renew_through(self, renew: Callable[[list[tuple[str, str]]], Iterable[str]], interval_s: float) -> None:
-        """Renew the leases over this connection from now on, every so many seconds."""
-        with self._lock:
-            self._renew = renew
-            if self._renewing is None:
-                self._renewing = threading.Thread(
-                    target=self._keep_renewing, args=(interval_s,), name="gaia-lease", daemon=True
-                )
-                self._renewing.start()
+    # --- leases
 
-    def _keep_renewing(self, interval_s: float) -> None:
-        pause = threading.Event()
-        while not pause.wait(interval_s):
-            renew, due = self._renew, self._due()
-            if renew is None or not due:
+    def keep(self, keeper: Keeper, *, pause_s: float = SWEEP_S) -> None:
+        """Renew and sweep through this keeper from now on, in a thread; later keepers of the process are not needed."""
+        with self._lock:
+            if self._thread is not None:
+                keeper.close()
+                return
+            self._keeper = keeper
+            self._thread = threading.Thread(target=self._live, args=(pause_s,), name="gaia-lease", daemon=True)
+            self._thread.start()
+
+    @property
+    def is_kept(self) -> bool:
+        """Say whether the thread runs."""
+        return self._thread is not None
+
+    @property
+    def keeper(self) -> Keeper | None:
+        """Give what the thread uses."""
+        return self._keeper
+
+    def leave(self) -> None:
+        """Say that the worker begins to end: the thread sends the commits from now on. Again changes nothing."""
+        self._leaving.set()
+        self._wakes.set()
+
+    @property
+    def is_leaving(self) -> bool:
+        """Say whether the worker ends: nothing more is fetched."""
+        return self._leaving.is_set()
+
+    def close(self) -> None:
+        """Send the last commits and give back what is held, to be fetched next; each within two seconds."""
+        self.leave()
+        self._left.set()
+        self._wakes.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        keeper = self._keeper
+        if keeper is None:
+            return
+        try:
+            self._send_commits(keeper)
+            dropped = self.drop(self.held())
+            if dropped:
+                keeper.give_back(dropped, "next")
+        except (RedisError, OSError) as failure:
+            log.warning(
+                "the broker is away or refuses (%s): what was held comes back when its leases lapse",
+                type(failure).__name__,
+            )
+        finally:
+            keeper.close()
+
+    def _live(self, pause_s: float) -> None:
+        count, due_at = 0, time.monotonic() + pause_s
+        while True:
+            rest_s = max(0.0, due_at - time.monotonic())
+            self._wakes.wait(min(rest_s, LEAVING_S) if self._leaving.is_set() else rest_s)
+            self._wakes.clear()
+            if self._left.is_set():
+                return
+            if self._leaving.is_set():
+                self._try(self._send_commits)
+            if time.monotonic() < due_at:
                 continue
+            count, due_at = count + 1, time.monotonic() + pause_s
+            if count % RENEW_EVERY == 0:
+                self._try(self._renew)
+            self._try(self._sweep)
+
+    def _try(self, step: Callable[[Keeper], None]) -> None:
+        assert self._keeper is not None  # noqa: S101 - for the type checker: set before the thread starts
+        try:
+            step(self._keeper)
+        except (RedisError, OSError) as failure:
+            log.warning("what is held could not be kept up: %s", type(failure).__name__)
+        except Exception:
+            # A thread that ended here would cost every lease of the process.
+            log.exception("the thread of the leases failed")
+
+    def _send_commits(self, keeper: Keeper) -> None:
+        while commits := self.take_commits():
             try:
-                lost = list(renew(due))
-            except (RedisError, OSError) as failure:
-                log.warning("leases could not be renewed: %s", type(failure).__name__)
-                continue
-            for tag in lost:
-                if self.holds(tag):
-                    log.warning("the lease of message %s was lost: somebody else runs it now", tag)
+                refused = keeper.commit(commits, self.fence())
+            except BaseException:
+                self.put_back(commits)
+                raise
+            warn_of(refused)
+
+    def _sweep(self, keeper: Keeper) -> None:
+        restored = keeper.sweep(self.suspect_from)
+        if restored:
+            log.warning("%d messages of workers that died were given back to their queues", restored)
+
+    def _renew(self, keeper: Keeper) -> None:
+        due = self._due()
+        if due:
+            fences = dict(due)
+            for tag in keeper.renew(due):
+                self._lose(tag, fences[tag])
+
+    def _lose(self, tag: str, fence: str) -> None:
+        """Tell the run of a message that somebody else may hold it by now."""
+        with self._lock:
+            lease = self._leases.get(tag)
+            if lease is None or lease.fence != fence or lease.is_lost:
+                return  # it has ended, or came here again
+            self._leases[tag] = replace(lease, is_lost=True, was_told=True)
+        log.warning("the lease of message %s was lost: somebody else may run it now", tag)
+        call_id = lease.message.get("headers", {}).get("id")
+        if self.on_lost is not None and isinstance(call_id, str):
+            self.on_lost(call_id)
 
     def _due(self) -> list[tuple[str, str]]:
         now = time.monotonic()
         with self._lock:
             # What waits to be committed is renewed too: a broken connection may keep it waiting.
             waiting = [(each.tag, each.fence) for each in self._commits]
-            return waiting + [(tag, lease.fence) for tag, lease in self._leases.items() if lease.until > now]
+            running = [
+                (tag, lease.fence) for tag, lease in self._leases.items() if lease.until > now and not lease.is_lost
+            ]
+            return waiting + running
+
+
+def warn_of(refused: int) -> None:
+    """Log commits that the server refused."""
+    if refused:
+        log.warning("%d results were refused: their leases had lapsed, others run those calls", refused)
 
 
 def _with_retries(message: Mapping[str, Any], retries: int) -> str:
@@ -224,16 +378,32 @@ def _with_retries(message: Mapping[str, Any], retries: int) -> str:
     return json.dumps({**message, "headers": headers, "properties": properties})
 
 
+@dataclass
+class _Process:
+    """What holds for every holder of this process, also those to come."""
+
+    slots: int | None = None
+    deadline_s: float = wire.DEFAULT_DEADLINE_S
+    delivery_cap: int = 3
+    on_lost: Callable[[str], None] | None = None
+
+    def tell(self, holder: Holder) -> None:
+        holder.slots, holder.deadline_s = self.slots, self.deadline_s
+        holder.delivery_cap, holder.on_lost = self.delivery_cap, self.on_lost
+
+
 _holders: dict[str, Holder] = {}
 _lock = threading.Lock()
-_slots: int | None = None
+_process = _Process()
 
 
 def holder(broker: str) -> Holder:
     """Give the holder of a broker, one a process."""
     with _lock:
-        found = _holders.setdefault(broker, Holder())
-        found.slots = _slots
+        found = _holders.get(broker)
+        if found is None:
+            found = _holders[broker] = Holder()
+            _process.tell(found)
         return found
 
 
@@ -242,16 +412,30 @@ def holding(tag: str) -> Holder | None:
     return next((each for each in list(_holders.values()) if each.holds(tag)), None)
 
 
-def limit(slots: int) -> None:
-    """Tell every holder of this process, also those to come, how many calls run at once."""
-    global _slots  # noqa: PLW0603 - one number a process, set once before its first connection
+def configure(
+    *,
+    slots: int | None = None,
+    deadline_s: float | None = None,
+    delivery_cap: int | None = None,
+    on_lost: Callable[[str], None] | None = None,
+) -> None:
+    """Tell every holder of this process, also those to come, what a `Holder` says of these."""
     with _lock:
-        _slots = slots
+        _process.slots = slots or _process.slots
+        _process.deadline_s = deadline_s or _process.deadline_s
+        _process.delivery_cap = delivery_cap or _process.delivery_cap
+        _process.on_lost = on_lost or _process.on_lost
         for each in _holders.values():
-            each.slots = slots
+            _process.tell(each)
 
 
-def stopping() -> None:
-    """Tell every holder that the worker ends."""
+def leave() -> None:
+    """Tell every holder that the worker begins to end."""
     for each in list(_holders.values()):
-        each.stopping = True
+        each.leave()
+
+
+def close() -> None:
+    """Commit and give back what every holder holds: the worker has ended."""
+    for each in list(_holders.values()):
+        each.close()

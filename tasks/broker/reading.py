@@ -12,11 +12,14 @@ OVERDUE_S: Final = 60.0
 """How long past its deadline a running call's lease is still renewed."""
 
 
-def renewed_until(message: Mapping[str, Any]) -> float:
-    """Give the monotonic time up to which a message's lease is renewed: its call's deadline, and a while."""
+def renewed_until(message: Mapping[str, Any], default_s: float = wire.DEFAULT_DEADLINE_S) -> float:
+    """Give the monotonic time up to which a message's lease is renewed: its call's deadline, and a while.
+
+    A call that brings no deadline has `default_s` from now.
+    """
     header = message["headers"].get(wire.HEADER)
     _, deadline = wire.times(header)
-    left_s = wire.DEFAULT_DEADLINE_S if deadline is None else deadline - time.time()
+    left_s = default_s if deadline is None else deadline - time.time()
     return time.monotonic() + max(left_s, 0.0) + OVERDUE_S
 
 
@@ -54,6 +57,8 @@ def flaw_of(message: object) -> str | None:
         "it has no delivery information": isinstance(info, Mapping) and {"exchange", "routing_key"} <= set(info),
         "its body is no text": isinstance(message.get("body", ""), str),
         "it has no headers": isinstance(headers, Mapping),
+        "its id is no text": isinstance(headers, Mapping) and isinstance(headers.get("id", ""), str),
+        "its shadow is no text": isinstance(headers, Mapping) and isinstance(headers.get("shadow") or "", str),
         "its task is no name": isinstance(headers, Mapping) and isinstance(headers.get("task", ""), str),
         "its body cannot be decoded": _decodes(message.get("body"), properties.get("body_encoding")),
     }

@@ -12,12 +12,13 @@ def _source(name: str) -> str:
     return files("tasks.broker").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
 
 
-TURN: Final = include("_bury") + include("_push") + _source("_message") + _source("turn")
+_READING: Final = _source("_message") + _source("_held")
+TURN: Final = include("_bury") + include("_push") + _READING + _source("turn")
 SCRIPTS: Final = {
     "turn": TURN,
     "renew": _source("renew"),
-    "give_back": include("_push") + _source("give_back"),
-    "restore": include("_push") + _source("_message") + _source("restore"),
+    "give_back": include("_push") + _READING + _source("give_back"),
+    "restore": include("_push") + _READING + _source("restore"),
 }
 TURN_SHA: Final = hashlib.sha1(TURN.encode(), usedforsecurity=False).hexdigest()
 

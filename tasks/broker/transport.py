@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import TRANSPORT_ALIASES, _transport_cache
 from kombu.transport import redis as kombu_redis
 
-from tasks.broker.channel import Channel
+from tasks.broker.channel import Channel, SentinelChannel
 
 
 class Poller(kombu_redis.MultiChannelPoller):
@@ -45,7 +45,16 @@ class Transport(kombu_redis.Transport):
         self.cycle = Poller()
 
 
+class SentinelTransport(Transport):
+    """The same behind Redis Sentinel."""
+
+    default_port = kombu_redis.SentinelTransport.default_port
+    Channel = SentinelChannel
+
+
 def install() -> None:
-    """Serve `redis://` and `rediss://` by this transport in this process; to be called before the first connection."""
-    for scheme in ("redis", "rediss"):
-        TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"
+    """Serve redis://, rediss:// and sentinel:// by these in this process; to be called before the first connection."""
+    for scheme, name in (("redis", "Transport"), ("rediss", "Transport"), ("sentinel", "SentinelTransport")):
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:{name}"
+        # What a connection made earlier has led to.
+        _transport_cache.pop(scheme, None)

@@ -82,6 +82,10 @@ class Running:
         """Say whether the caller cancelled it, rather than the worker's end."""
         return bool(self._marked([call_id]))
 
+    def lose(self, call_id: str) -> None:
+        """Stop the runs of a call whose lease was lost: somebody else may run it by now."""
+        self._cancel([call_id])
+
     def stop(self) -> None:
         """Stop every call that runs: the worker's grace is over."""
         with self._lock:

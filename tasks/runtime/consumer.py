@@ -5,6 +5,7 @@ Celery logs such messages whole, secrets included, and some of them end its loop
 
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, Final
 
 from celery.exceptions import InvalidTaskError
@@ -12,6 +13,7 @@ from celery.worker import consumer as celery_consumer
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from gaia.errors import GaiaError, InvalidCall, UnknownOperation
+from tasks.broker.backend import Backend
 
 EVENTS_EVERY_S: Final = 0.1
 EVENTS_MOST: Final = 1000
@@ -39,6 +41,18 @@ class Consumer(celery_consumer.Consumer):
         if self.event_dispatcher is not None:
             self.event_dispatcher.buffer_limit = EVENTS_MOST
             self._flush_events()
+
+    def call_soon_ack(self, p: Any, *args: Any, **kwargs: Any) -> Any:
+        """Acknowledge in the thread that asks: Celery's way needs the loop, which is over while calls drain."""
+        return p(*args, **kwargs)
+
+    def close(self) -> None:
+        """Stop fetching: what was not started yet goes back, what ends from now on is committed without the loop."""
+        if self.task_consumer is not None:
+            channel = self.task_consumer.channel
+            channel.holder.leave()
+            channel.settle()
+        super().close()
 
     def shutdown(self) -> None:
         """Send the last events, then end."""
@@ -88,9 +102,20 @@ class Consumer(celery_consumer.Consumer):
         """Make the message a dead letter, give its caller the error if there is one, and take it off the queue."""
         call_id = (message.headers or {}).get("id")
         log.error("message %s was put among the dead letters: %s", call_id, reason)
-        if error is not None and isinstance(call_id, str):
-            self.app.backend.store_result(call_id, error, "FAILURE")
+        answers = isinstance(call_id, str) and error is not None
+        if answers and isinstance(self.app.backend, Backend):
+            self._answer(call_id, error, SimpleNamespace(properties=message.properties))
         held = message.channel.holder
         if not held.bury(message.delivery_tag, reason, str(error or "")):
             log.warning("message %s is not held any more", call_id)
         message.reject_log_error(log, self.connection_errors)
+        if answers and not isinstance(self.app.backend, Backend):
+            # Results lie elsewhere: if that store is away, the loop must not wait for it.
+            self.pool.apply_async(self._answer, (call_id, error))
+
+    def _answer(self, call_id: Any, error: GaiaError | None, request: object = None) -> None:
+        """Store the error; it travels with the message's commit if `request` names the message."""
+        try:
+            self.app.backend.store_result(call_id, error, "FAILURE", request=request)
+        except Exception:
+            log.exception("the error for call %s could not be stored", call_id)

@@ -25,7 +25,7 @@ from celery.worker import state
 
 from config.settings import SettingsError
 from gaia.store import keys
-from tasks.runtime import identity
+from tasks.runtime import identity, stopping
 
 SAMPLE_S: Final = 5.0
 HELD_POLL_S: Final = 0.2
@@ -141,13 +141,13 @@ class MemoryBound:
 def reexecute_if_due(bound: MemoryBound) -> None:
     """Execute this process anew if the bound asks for it; it returns if a signal has asked for the end instead.
 
-    Celery's handlers would take a signal that comes now to nobody. A pending one is handed to them by the first line of
-    the loop, and then `due` is false; a later one ends the process.
+    The worker's handlers would take a signal that comes now to nobody. One that is pending reaches them in the loop; a
+    later one ends the process.
     """
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, signal.SIG_DFL)
-    if bound.due:
+    if bound.due and not stopping.was_asked():
         reexecute()
 
 

@@ -4,6 +4,7 @@ A foreign producer's message carries `kwargsrepr` with everything in the clear. 
 the answers of `inspect`, so it is replaced before anything else sees the request.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from celery.exceptions import InvalidTaskError
@@ -29,6 +30,7 @@ class RedactedRequest(Request):
             raise InvalidTaskError(f"the body is no task message ({kind})") from None
         if not isinstance(self._kwargs, dict):
             raise InvalidTaskError("the fields of a call must be an object")
+        _require_links(self._payload[2])
         contract = CALLS.get(self._type)
         self._argsrepr = "()" if not self._args else redaction.MASK
         self._kwargsrepr = redaction.MASK if contract is None else redaction.show_json(contract, self._kwargs)
@@ -40,3 +42,23 @@ class RedactedRequest(Request):
         del safe
         shown: dict[str, Any] = super().info(safe=True)
         return shown
+
+
+def _require_links(embed: object) -> None:
+    """Check what Celery follows when a call has ended: it does so unguarded, and the message would never end.
+
+    Raises:
+        InvalidTaskError: unless each link is a signature.
+    """
+    if not isinstance(embed, Mapping):
+        raise InvalidTaskError("the options of a call must be an object")
+    links = [embed.get(name) or [] for name in ("callbacks", "errbacks", "chain")]
+    chord = embed.get("chord")
+    links.append([] if chord is None else [chord])
+    for each in links:
+        if not isinstance(each, list) or not all(map(_is_signature, each)):
+            raise InvalidTaskError("its links are no signatures")
+
+
+def _is_signature(link: object) -> bool:
+    return isinstance(link, Mapping) and isinstance(link.get("task"), str)

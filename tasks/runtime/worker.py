@@ -53,7 +53,7 @@ def run(
     # A call of a browser or a program is long: it waits on the queue, where another worker may take it.
     ahead = not UNHURRIED & set(queues)
     app.conf.worker_prefetch_multiplier = 2 if ahead else 1
-    holder.limit(calls_at_once)
+    holder.configure(slots=calls_at_once)
     worker = app.Worker(
         quiet=True,
         hostname=name,

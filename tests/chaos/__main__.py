@@ -19,6 +19,7 @@ COLUMNS = (
     ("no result", lambda each: each.unanswered),
     ("run more than once", lambda each: each.repeated),
     ("extra runs", lambda each: each.extra_starts),
+    ("of them ended before", lambda each: each.extra_ends),
     ("late", lambda each: each.late),
     ("slowest, s", lambda each: f"{each.slowest_s:.1f} of {each.bound_s:.0f}"),
     ("took, s", lambda each: f"{each.took_s:.0f}"),

@@ -47,6 +47,8 @@ class Account:
     repeated: int = 0
     """Calls that started more than once."""
     extra_starts: int = 0
+    extra_ends: int = 0
+    """Of the extra runs, those of calls that had ended: the rest were cut off while they ran, and had to run again."""
     late: int = 0
     """Ended more than `bound_s` after they were submitted, or after the last fault."""
     slowest_s: float = 0.0
@@ -209,6 +211,7 @@ class Field:
         account.lost = len(lost) - account.dead
         account.repeated = sum(len(starts) > 1 for starts in runs.starts.values())
         account.extra_starts = sum(len(starts) - 1 for starts in runs.starts.values())
+        account.extra_ends = sum(len(ends) - 1 for ends in runs.ends.values())
         waits = [
             min(runs.ends[number]) - max(at, self._calm_at)
             for number, (_, at) in self._submitted.items()
@@ -231,14 +234,14 @@ class Field:
 
 
 def held(client: "redis.Redis") -> int:
-    """Count the messages that somebody holds."""
+    """Count the messages that somebody holds, and records of ours that a stock worker left behind."""
     try:
-        return int(client.hlen("unacked"))
+        return int(client.hlen("unacked")) + int(client.hlen(keys.HELD))
     except redis.RedisError:
         return -1
 
 
-EXPECTED = (b"_kombu.", b"gaia:sweep", b"gaia:dead")
+EXPECTED = (b"_kombu.", b"gaia:sweep", b"gaia:dead", b"gaia:nodes")
 
 
 def leftovers(client: "redis.Redis") -> dict[str, int]:

@@ -9,15 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
+from threading import Barrier
 from typing import BinaryIO
 
 import pytest
 import redis
 
 from gaia.codec import Artifact
-from gaia.errors import ArtifactMissing, BodyTooLarge, FileFailed, FileMissing, InvalidCall
+from gaia.errors import ArtifactMissing, BodyOverMemory, FileFailed, FileMissing, InvalidCall
 from gaia.store import keys
-from gaia.store.artifacts import LIMIT_BYTES, Artifacts, RedisArtifacts
+from gaia.store.artifacts import LIMIT_BYTES, MEMORY_BYTES, Artifacts, RedisArtifacts
 from gaia.store.directory import DirectoryArtifacts
 from tests.support.cluster import ROOT
 
@@ -62,8 +63,8 @@ class InRedis:
     largest_bytes: int = LIMIT_BYTES
     directory: Path | None = None
 
-    def store(self, ttl_s: float = TTL_S) -> Artifacts:
-        return Artifacts(RedisArtifacts(self.client, ttl_s=ttl_s))
+    def store(self, ttl_s: float = TTL_S, memory_bytes: int = MEMORY_BYTES) -> Artifacts:
+        return Artifacts(RedisArtifacts(self.client, ttl_s=ttl_s), memory_bytes=memory_bytes)
 
     def names(self) -> list[str]:
         return sorted(each.decode().rpartition(":")[2] for each in self.client.scan_iter("gaia:artifact:*"))
@@ -90,9 +91,9 @@ class InDirectory:
     largest_bytes: int = 40 * 1024 * 1024
     now: Time = field(default_factory=Time)
 
-    def store(self, ttl_s: float = TTL_S) -> Artifacts:
+    def store(self, ttl_s: float = TTL_S, memory_bytes: int = MEMORY_BYTES) -> Artifacts:
         large = DirectoryArtifacts(self.directory, ttl_s=ttl_s, now=self.now)
-        return Artifacts(RedisArtifacts(self.client), large, limit_bytes=0)
+        return Artifacts(RedisArtifacts(self.client), large, limit_bytes=0, memory_bytes=memory_bytes)
 
     def names(self) -> list[str]:
         return sorted(each.name for each in self.directory.glob("?/?/*"))
@@ -168,7 +169,7 @@ def test_bytes_come_back(place: Place) -> None:
     assert place.names() == [artifact.id]
 
 
-@pytest.mark.parametrize("kind", [bytearray, memoryview])
+@pytest.mark.parametrize("kind", [bytearray, memoryview, lambda body: memoryview(body[::-1])[::-1]])
 def test_what_is_as_good_as_bytes_comes_back(place: Place, kind: Callable[[bytes], bytes]) -> None:
     store = place.store()
     assert store.get(store.put(kind(b"\0\xff"))) == b"\0\xff"
@@ -293,6 +294,9 @@ def test_a_forged_id_names_nothing(place: Place, forged: str) -> None:
         with pytest.raises(ArtifactMissing, match="is no artifact id") as caught:
             read(replace(real, id=forged))
         assert len(caught.value.id) <= 64
+        # It goes into lines of logs.
+        assert caught.value.id.isascii()
+        assert caught.value.id.isprintable()
 
 
 def test_an_id_that_was_never_given_is_missing(place: Place) -> None:
@@ -342,8 +346,35 @@ def test_a_forged_checksum_is_refused(place: Place, digest: str) -> None:
 def test_a_body_too_large_for_memory_is_not_taken_there(place: Place) -> None:
     store = place.store()
     artifact = store.put(b"x")
-    with pytest.raises(BodyTooLarge):
+    with pytest.raises(BodyOverMemory, match=f"artifact {artifact.id}.*GAIA_ARTIFACTS__MEMORY_BYTES"):
         store.get(replace(artifact, size_bytes=1 << 60))
+
+
+def test_the_bodies_of_one_message_are_bounded_together(place: Place) -> None:
+    store = place.store()
+    a, b, c = (store.put(bytes([each]) * 1000) for each in range(3))
+    bounded = place.store(memory_bytes=2500).session()
+    assert bounded.get(a) + bounded.get(b) == bytes(1000) + b"\1" * 1000
+    with pytest.raises(BodyOverMemory, match="GAIA_ARTIFACTS__MEMORY_BYTES"):
+        bounded.get(c)
+    assert bounded.get(a) is bounded.get(a)
+    assert place.store(memory_bytes=2500).session().get(c) == b"\2" * 1000
+
+
+def test_what_was_put_in_a_session_is_discarded_and_nothing_else(place: Place) -> None:
+    store = place.store()
+    kept, gone = store.put(b"x"), store.put(b"y")
+    session = store.session()
+    session.put(b"z")
+    store.remove(session.put(b"z"))
+    session.refer(kept)
+    store.remove(gone)
+    store.remove(gone)
+    session.discard()
+    session.discard()
+    assert place.names() == [kept.id]
+    with pytest.raises(ArtifactMissing):
+        store.remove(replace(kept, id="../" + kept.id))
 
 
 # --- expiry
@@ -374,6 +405,23 @@ def test_referring_never_shortens_a_life(place: Place) -> None:
     place.store(ttl_s=10).refer(artifact)
     place.pass_time(900)
     assert place.store().get(artifact) == b"x"
+
+
+def test_of_many_that_refer_at_once_the_longest_life_wins(place: Place) -> None:
+    lives_s = [100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0]
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(20):
+            artifact = place.store(ttl_s=10).put(b"x")
+            at_once = Barrier(8)
+
+            def refer(ttl_s: float, artifact: Artifact = artifact, at_once: Barrier = at_once) -> None:
+                store = place.store(ttl_s=ttl_s)
+                at_once.wait(10)
+                store.refer(artifact)
+
+            list(threads.map(refer, lives_s))
+            place.pass_time(790)
+            assert place.store().get(artifact) == b"x"
 
 
 def test_an_open_body_is_read_to_its_end_though_it_expires(place: Place) -> None:

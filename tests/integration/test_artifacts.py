@@ -11,7 +11,7 @@ from celery import Celery
 
 from gaia import Gaia, files
 from gaia.codec import Artifact
-from gaia.errors import ArtifactMissing, ArtifactTooLarge, BodyTooLarge, NotConfigured
+from gaia.errors import ArtifactMissing, ArtifactTooLarge, BodyOverMemory, NotConfigured
 from gaia.store import keys
 from gaia.store.artifacts import LIMIT_BYTES
 from tests.support import cluster
@@ -85,7 +85,7 @@ def test_a_body_that_was_changed_in_the_directory_is_refused(gaia: Gaia, root: P
 
 
 def test_a_body_over_what_the_worker_takes_into_memory_is_refused(gaia: Gaia, root: Path) -> None:
-    with pytest.raises(BodyTooLarge):
+    with pytest.raises(BodyOverMemory):
         gaia.submit(files.Write("data:huge", body=bytes(30_000_001))).get(timeout=60)
     assert not (root / "huge").exists()
 

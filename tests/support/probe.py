@@ -96,6 +96,18 @@ class Die(Call[Seen], operation="probe.die"):
 
 
 @contract
+class Rest(Call[Seen], operation="probe.rest"):
+    """Take so long."""
+
+    duration_s: float
+
+
+@contract
+class Poison(Call[Seen], operation="probe.poison"):
+    """Kill the worker, every time."""
+
+
+@contract
 class HoldThing(Call[Seen], operation="probe.hold_thing"):
     """Make a thing that lives on the worker; its id is the text."""
 
@@ -212,6 +224,19 @@ def die(call: Die, scope: Scope) -> Seen:
         os.kill(os.getpid(), signal.SIGKILL)
         raise TimedOut("probe.die", 0)
     return Seen("survived")
+
+
+@handles(Rest)
+def rest(call: Rest, scope: Scope) -> Seen:
+    scope.cancelled.wait(call.duration_s)
+    scope.check()
+    return Seen("rested")
+
+
+@handles(Poison)
+def poison(call: Poison, scope: Scope) -> Seen:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return Seen("never")
 
 
 @handles(HoldThing)

@@ -7,16 +7,27 @@ directory that all machines share. The size alone says which; no path and no URL
 import io
 import math
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
 import redis
+from redis.client import Pipeline
+from redis.exceptions import RedisError, WatchError
 
 from gaia.codec import Artifact
-from gaia.errors import ArtifactMissing, ArtifactTooLarge, BodyTooLarge, InvalidSetting, NotConfigured
+from gaia.errors import (
+    ArtifactMissing,
+    ArtifactTooLarge,
+    BodyOverMemory,
+    GaiaError,
+    InvalidCall,
+    InvalidSetting,
+    NotConfigured,
+)
 from gaia.store import bodies, keys
 from gaia.store.bodies import DEFAULT_TTL_S, Source, Store, Tally
 from gaia.store.directory import QUOTA_BYTES, DirectoryArtifacts, directory_of
@@ -29,6 +40,17 @@ LIMIT_BYTES: Final = 8 * 1024 * 1024
 
 MEMORY_BYTES: Final = 128 * 1024 * 1024
 """A larger body is not taken into memory as a whole, unless settings say so."""
+
+GONE: Final = -2
+"""What Redis says of the time that is left to a key that is not there."""
+
+REFER_ATTEMPTS: Final = 100
+"""One fails only if another prolonged the same body at that moment."""
+
+MEDIA_TYPE_CHARACTERS: Final = 255
+
+TTL_LEAST_S: Final = 60
+TTL_MOST_S: Final = 30 * 86_400
 
 DIGITS: Final = 18
 """Of a number in a setting, so that it fits 64 bits."""
@@ -56,6 +78,9 @@ class Keeping:
         except ValueError as failure:
             raise InvalidSetting(URL_VARIABLE, str(failure)) from None
         numbers = {name: _number(environ, name) for name in ("ttl_s", "quota_bytes", "memory_bytes")}
+        ttl_s = numbers["ttl_s"]
+        if ttl_s is not None and not TTL_LEAST_S <= ttl_s <= TTL_MOST_S:
+            raise InvalidSetting(VARIABLES + "TTL_S", f"must be from {TTL_LEAST_S} to {TTL_MOST_S} seconds")
         return cls(directory, **{name: number for name, number in numbers.items() if number is not None})
 
     def store(self, client: redis.Redis, *, keep_s: float = 0.0) -> "Artifacts":
@@ -107,8 +132,10 @@ class Artifacts:
             ArtifactTooLarge: over 8 MiB without a directory.
             BodyTooLarge: over the whole quota.
             ArtifactsFull, ArtifactsUnavailable: of the directory.
-            FileMissing, FileFailed, InvalidCall: of the source.
+            FileMissing, FileFailed: of the source.
+            InvalidCall: if the source or the media type is none.
         """
+        _require_media_type(media_type)
         with bodies.opened(source) as (file, size_bytes):
             head = bodies.read(file, self._limit_bytes + 1)
             fits = len(head) <= self._limit_bytes or self._large is None
@@ -132,13 +159,14 @@ class Artifacts:
         """Fetch a whole body.
 
         Raises:
-            BodyTooLarge: if it is larger than may be taken into memory; `open` reads it.
+            BodyOverMemory: if it is larger than may be taken into memory; `open` reads it.
             ArtifactMissing, NotConfigured, ArtifactsUnavailable: as `open`.
         """
         if artifact.size_bytes > self._memory_bytes:
-            raise BodyTooLarge(f"artifact {bodies.require_id(artifact)}", self._memory_bytes)
+            raise BodyOverMemory(f"artifact {bodies.require_id(artifact)}", self._memory_bytes)
         with self.open(artifact) as file:
-            return bodies.read_all(file)
+            # One byte more, to come to the end, where an empty body is verified, too.
+            return file.read(artifact.size_bytes + 1)
 
     def refer(self, artifact: Artifact) -> Artifact:
         """Give the reference that travels in a message, and keep the body as long as one stored now.
@@ -149,12 +177,76 @@ class Artifacts:
         bodies.require_id(artifact)
         return self._of(artifact).refer(artifact)
 
+    def remove(self, artifact: Artifact) -> None:
+        """Remove a body; nothing is done if it has gone already.
+
+        Raises:
+            ArtifactMissing: if the id is none.
+            NotConfigured, ArtifactsUnavailable: as `open`.
+        """
+        bodies.require_id(artifact)
+        self._of(artifact).remove(artifact)
+
+    def session(self) -> "Session":
+        """Give the store for the bodies of one message."""
+        return Session(self, self._memory_bytes)
+
     def _of(self, artifact: Artifact) -> Store:
         if artifact.size_bytes <= self._limit_bytes:
             return self._small
         if self._large is None:
             raise NotConfigured(URL_VARIABLE, f"artifact {artifact.id} lies in the directory that it names elsewhere")
         return self._large
+
+
+class Session:
+    """The bodies of one message. A body that it refers to several times is fetched once."""
+
+    def __init__(self, store: Artifacts, memory_bytes: int) -> None:
+        """Take at most `memory_bytes` into memory, all bodies together."""
+        self._store = store
+        self._memory_bytes = memory_bytes
+        self._left_bytes = memory_bytes
+        self._stored: list[Artifact] = []
+        self._fetched: dict[Artifact, bytes] = {}
+
+    def session(self) -> "Session":
+        """Give itself."""
+        return self
+
+    def put(self, body: bytes) -> Artifact:
+        """Store a body; raises what `Artifacts.put` does."""
+        artifact = self._store.put(body)
+        self._stored.append(artifact)
+        return artifact
+
+    def refer(self, artifact: Artifact) -> Artifact:
+        """Keep a body that was stored before; raises what `Artifacts.refer` does."""
+        return self._store.refer(artifact)
+
+    def get(self, artifact: Artifact) -> bytes:
+        """Fetch a whole body; raises what `Artifacts.get` does, `BodyOverMemory` for all bodies together, too."""
+        if artifact not in self._fetched:
+            if self._left_bytes < artifact.size_bytes <= self._memory_bytes:
+                raise BodyOverMemory("the bodies of one message", self._memory_bytes)
+            self._fetched[artifact] = body = self._store.get(artifact)
+            self._left_bytes -= len(body)
+        return self._fetched[artifact]
+
+    def discard(self) -> None:
+        """Remove the bodies that were stored through it, until one cannot be removed; the rest expires."""
+        with suppress(GaiaError, RedisError):
+            while self._stored:
+                self._store.remove(self._stored.pop())
+
+    @contextmanager
+    def unless_refused(self) -> Iterator[None]:
+        """Discard if an error of ours ends the block."""
+        try:
+            yield
+        except GaiaError:
+            self.discard()
+            raise
 
 
 class RedisArtifacts:
@@ -202,11 +294,32 @@ class RedisArtifacts:
             ArtifactMissing: if it is not there.
         """
         key = keys.artifact(bodies.require_id(artifact))
-        left_s = int(self._client.ttl(key))
-        # -2 is for no key; one may also expire in between.
-        if left_s == -2 or (left_s < self._ttl_s and not self._client.expire(key, self._ttl_s)):  # noqa: PLR2004
-            raise ArtifactMissing(artifact.id, bodies.NOT_STORED)
+        with self._client.pipeline() as pipe:
+            for _ in range(REFER_ATTEMPTS):
+                with suppress(WatchError):
+                    if not self._prolong(pipe, key):
+                        raise ArtifactMissing(artifact.id, bodies.NOT_STORED)
+                    break
         return artifact
+
+    def remove(self, artifact: Artifact) -> None:
+        """Remove a body; nothing is done if it has gone already."""
+        self._client.delete(keys.artifact(bodies.require_id(artifact)))
+
+    def _prolong(self, pipe: Pipeline, key: str) -> bool:
+        """Give a body its new life unless it has a longer one; False if it is gone. EXPIRE with GT needs Redis 7."""
+        pipe.watch(key)  # type: ignore[no-untyped-call]  # redis-py
+        left_s = int(pipe.ttl(key))
+        if left_s == GONE or left_s >= self._ttl_s:
+            return left_s != GONE
+        pipe.multi()
+        pipe.expire(key, self._ttl_s)
+        return bool(pipe.execute()[0])
+
+
+def _require_media_type(given: object) -> None:
+    if not (isinstance(given, str) and 0 < len(given) <= MEDIA_TYPE_CHARACTERS and given.isprintable()):
+        raise InvalidCall("put", "media_type", f"must have 1 to {MEDIA_TYPE_CHARACTERS} printable characters")
 
 
 def _require_small(size_bytes: int) -> None:

@@ -46,6 +46,9 @@ class Store(Protocol):
     def refer(self, artifact: Artifact) -> Artifact:
         """Keep a body as long as one stored now."""
 
+    def remove(self, artifact: Artifact) -> None:
+        """Remove a body, if it is there."""
+
 
 def is_id(name: str) -> bool:
     """Say whether a name may be that of a body."""
@@ -57,9 +60,14 @@ def require_id(artifact: Artifact) -> str:
 
     Raises:
         ArtifactMissing: if it is no id, so that it can name nothing outside a store.
+        InvalidCall: if it is no reference.
     """
+    if not isinstance(artifact, Artifact):
+        raise InvalidCall("open", "artifact", f"must be what `put` gave, got {type(artifact).__name__}")
     if not is_id(artifact.id):
-        raise ArtifactMissing(artifact.id[:SHOWN_CHARACTERS], "is no artifact id")
+        # In ASCII, since a forged one may hold line breaks, or halves of surrogate pairs, which no encoding has.
+        shown = ascii(artifact.id[:SHOWN_CHARACTERS])[1:-1]
+        raise ArtifactMissing(shown[:SHOWN_CHARACTERS], "is no artifact id")
     return artifact.id
 
 
@@ -75,7 +83,8 @@ def opened(source: Source) -> Iterator[tuple[Readable, int | None]]:
         InvalidCall: if it is neither bytes, a path, nor a file.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        yield io.BytesIO(source), memoryview(source).nbytes
+        view = memoryview(source)
+        yield io.BytesIO(source if view.c_contiguous else bytes(view)), view.nbytes
     elif isinstance(source, Path):
         with _regular(source) as file:
             yield file, os.fstat(file.fileno()).st_size
@@ -110,11 +119,6 @@ def chunks(file: Readable) -> Iterator[bytes]:
     """Give the rest of a source."""
     while chunk := read(file, CHUNK_BYTES):
         yield chunk
-
-
-def read_all(file: BinaryIO) -> bytes:
-    """Give what is left of a body that was opened."""
-    return b"".join(iter(lambda: file.read(CHUNK_BYTES), b""))
 
 
 def _regular(path: Path) -> BinaryIO:

@@ -1,53 +1,38 @@
 """Large bodies as files beneath one directory that producers and workers share.
 
-    incoming/<id>.<random>    bodies that are being written; nobody reads them
-    <x>/<y>/<id>              whole bodies, x and y the first digits of the id
-
 A file's modification time is when it expires, so an expiry needs neither an index nor Redis; the clocks of the
 machines must agree within a minute. A body gets its name by a rename after its content was written and synced: a
-writer that dies leaves a file in `incoming`, which `sweep` removes. No link is followed beneath the directory.
+writer that dies leaves a draft, which `sweep` removes. `gaia.store.tree` says how the files lie.
 """
 
 import errno
 import heapq
 import io
 import os
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final
 from urllib.parse import unquote, urlsplit
 
 from gaia.codec import Artifact
 from gaia.errors import ArtifactMissing, ArtifactsFull, ArtifactsUnavailable, BodyTooLarge
-from gaia.store import bodies
+from gaia.store import bodies, tree
 from gaia.store.bodies import CHUNK_BYTES, DEFAULT_TTL_S, Tally
 
 URL_FORM: Final = "must be file:///directory or an absolute path"
 
 QUOTA_BYTES: Final = 16 * 1024 * 1024 * 1024
 STEP_BYTES: Final = 16 * 1024 * 1024
-"""Room is claimed in steps for a body whose size is not known beforehand."""
+"""A body whose size is not known claims at most so much ahead, and never more than a share of what is free."""
 
-DRAFT_S: Final = 3600.0
-"""A file in `incoming` that nobody wrote to for so long has lost its writer."""
+SHARE: Final = 8
+"""Several streams at once then leave room to each other."""
 
-SKEW_S: Final = 60.0
-"""An expired body is removed that much later, since the clocks of two machines differ."""
-
-INCOMING: Final = "incoming"
-
-_DIGITS = "0123456789abcdef"
-_DRAFT = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{16}")
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# open(2): O_NONBLOCK, since a named pipe would wait for a writer.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # No such file, or one of a kind that no body is: a link, a link in place of a directory, a socket.
 _NO_BODY: Final = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
 
@@ -73,22 +58,14 @@ def _path_of(url: str) -> str:
     return unquote(parts.path) if local else ""
 
 
-class _File(NamedTuple):
-    """A file of ours: when it may go, where it lies, its size."""
-
-    due_at: float
-    place: str
-    name: str
-    size_bytes: int
-
-
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep removed; `more` says that it stopped at its bound."""
+    """What a sweep removed; `more` says that something was left, `failures` why it could not be removed."""
 
     files: int
     size_bytes: int
     more: bool
+    failures: tuple[str, ...] = ()
 
 
 class DirectoryArtifacts:
@@ -117,15 +94,15 @@ class DirectoryArtifacts:
             ArtifactsUnavailable: if the directory cannot be written.
         """
         artifact_id, tally = secrets.token_hex(16), Tally()
-        with self._opened() as root, _draft(root, artifact_id) as (fd, publish):
+        with self._opened() as root, tree.draft(root, artifact_id) as (fd, publish):
             room = 0
             for chunk in chunks:
                 tally.add(chunk)
                 if tally.size_bytes > room:
                     room = self._claim(root, fd, tally.size_bytes, size_bytes or 0)
-                _write(fd, chunk)
+                tree.write(fd, chunk)
             os.ftruncate(fd, tally.size_bytes)
-            _expire_at(fd, self._now() + self._ttl_s)
+            tree.expire_at(fd, self._now() + self._ttl_s)
             os.fsync(fd)
             publish()
         return tally.artifact(artifact_id, media_type)
@@ -151,29 +128,52 @@ class DirectoryArtifacts:
             fd, expires_at = self._find(root, artifact)
             try:
                 if expires_at < self._now() + self._ttl_s:
-                    _expire_at(fd, self._now() + self._ttl_s)
+                    self._prolong(root, fd, artifact)
             finally:
                 os.close(fd)
         return artifact
 
+    def _prolong(self, root: int, fd: int, artifact: Artifact) -> None:
+        with tree.turn(root):
+            # Another may have given it a longer life meanwhile.
+            tree.expire_at(fd, max(os.fstat(fd).st_mtime, self._now() + self._ttl_s))
+        if os.fstat(fd).st_nlink == 0:
+            raise ArtifactMissing(artifact.id, bodies.NOT_STORED)
+
+    def remove(self, artifact: Artifact) -> None:
+        """Remove a body; nothing is done if it has gone already.
+
+        Raises:
+            ArtifactsUnavailable: if the directory cannot be used.
+        """
+        with self._opened() as root:
+            tree.remove_body(root, bodies.require_id(artifact))
+
     def sweep(self, *, most: int, enough: Callable[[], bool]) -> Swept:
         """Remove what has expired, and what dead writers left: the oldest first, at most so many, until `enough`.
+
+        What cannot be removed is passed over.
 
         Raises:
             ArtifactsUnavailable: if the directory cannot be used.
         """
         files = size_bytes = 0
+        failures: list[OSError] = []
         with self._opened() as root:
             now = self._now()
-            due = heapq.nsmallest(most, (each for each in _files(root) if each.due_at <= now))
+            due = heapq.nsmallest(most, (each for each in tree.files(root, failures.append) if each.due_at <= now))
             for each in due:
                 if enough():
                     break
-                with _beneath(root, each.place) as fd, suppress(FileNotFoundError):
-                    os.unlink(each.name, dir_fd=fd)
-                    files += 1
-                    size_bytes += each.size_bytes
-        return Swept(files, size_bytes, more=files < len(due) or len(due) == most)
+                try:
+                    removed = tree.remove(root, each)
+                except OSError as failure:
+                    failures.append(failure)
+                    continue
+                files += removed
+                size_bytes += removed * each.size_bytes
+        more = files < len(due) or len(due) == most
+        return Swept(files, size_bytes, more=more, failures=tuple(map(_reason, failures)))
 
     def used_bytes(self) -> int:
         """Give the size of all bodies, the expired and those being written included.
@@ -182,7 +182,7 @@ class DirectoryArtifacts:
             ArtifactsUnavailable: if the directory cannot be used.
         """
         with self._opened() as root:
-            return _used_bytes(root)
+            return tree.used_bytes(root)
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
@@ -201,8 +201,7 @@ class DirectoryArtifacts:
         """Open a body that has not expired and has its size; give when it expires, too."""
         name = bodies.require_id(artifact)
         try:
-            with _beneath(root, _place(name)) as shelf:
-                fd = os.open(name, _READ, dir_fd=shelf)
+            fd = tree.open_body(root, name)
         except OSError as failure:
             if failure.errno not in _NO_BODY:
                 raise
@@ -221,17 +220,22 @@ class DirectoryArtifacts:
     def _claim(self, root: int, fd: int, needed_bytes: int, expected_bytes: int) -> int:
         """Give how large a draft may grow: to the size expected, else as far as is needed now and a step ahead.
 
-        Every writer claims by the size of its file before it looks at the others', so two never overlook each other.
+        Every writer claims by the size of its file before it looks at the others', so two never overlook each other,
+        turns or not. Without turns two may refuse each other what one of them could have had.
         """
         claim_bytes = max(needed_bytes, expected_bytes)
         if claim_bytes > self._quota_bytes:
             raise BodyTooLarge("the artifact directory", self._quota_bytes)
-        wish = claim_bytes if expected_bytes else 2 * claim_bytes + STEP_BYTES
-        os.ftruncate(fd, wish)
-        room = wish - max(0, _used_bytes(root) - self._quota_bytes)
-        if room < claim_bytes:
-            raise ArtifactsFull(claim_bytes, self._quota_bytes)
-        os.ftruncate(fd, room)
+        ahead = 0 if claim_bytes == expected_bytes else STEP_BYTES
+        with tree.turn(root):
+            os.ftruncate(fd, claim_bytes + ahead)
+            free = self._quota_bytes - (tree.used_bytes(root) - ahead)
+            if free < 0:
+                # In its turn, since the next one shall not see what was claimed in vain.
+                os.ftruncate(fd, 0)
+                raise ArtifactsFull(claim_bytes, self._quota_bytes)
+            room = claim_bytes + min(ahead, free // SHARE)
+            os.ftruncate(fd, room)
         return room
 
 
@@ -265,87 +269,8 @@ class _Verified(io.RawIOBase):
 
 
 def _unavailable(directory: Path, failure: OSError) -> ArtifactsUnavailable:
-    return ArtifactsUnavailable(str(directory), failure.strerror or type(failure).__name__)
+    return ArtifactsUnavailable(str(directory), _reason(failure))
 
 
-def _place(name: str) -> str:
-    return f"{name[0]}/{name[1]}"
-
-
-@contextmanager
-def _beneath(root: int, place: str, *, make: bool = False) -> Iterator[int]:
-    """Open a directory beneath another, one step at a time: a link on the way is refused."""
-    fd = os.dup(root)
-    try:
-        for step in place.split("/"):
-            if make:
-                _make(fd, step)
-            inner = os.open(step, _DIRECTORY, dir_fd=fd)
-            os.close(fd)
-            fd = inner
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _make(fd: int, name: str) -> None:
-    """Make a directory unless it is there; it stays when a power cut follows."""
-    with suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=fd)
-        os.fsync(fd)
-
-
-@contextmanager
-def _draft(root: int, artifact_id: str) -> Iterator[tuple[int, Callable[[], None]]]:
-    """Open a new file to write to, with what makes it a body; unless that was called it is gone at the end."""
-    name = f"{artifact_id}.{secrets.token_hex(8)}"
-    with _beneath(root, INCOMING, make=True) as incoming:
-        fd = os.open(name, _CREATE, 0o600, dir_fd=incoming)
-
-        def publish() -> None:
-            with _beneath(root, _place(artifact_id), make=True) as shelf:
-                os.rename(name, artifact_id, src_dir_fd=incoming, dst_dir_fd=shelf)
-                os.fsync(shelf)
-
-        try:
-            yield fd, publish
-        finally:
-            os.close(fd)
-            with suppress(FileNotFoundError):  # it was renamed
-                os.unlink(name, dir_fd=incoming)
-
-
-def _write(fd: int, chunk: bytes) -> None:
-    rest = memoryview(chunk)
-    while rest:
-        rest = rest[os.write(fd, rest[:CHUNK_BYTES]) :]
-
-
-def _expire_at(fd: int, moment: float) -> None:
-    os.utime(fd, (moment, moment))
-
-
-def _used_bytes(root: int) -> int:
-    return sum(each.size_bytes for each in _files(root))
-
-
-def _files(root: int) -> Iterator[_File]:
-    """Give every file of ours; links and whatever else lies there are passed over."""
-    places = [INCOMING, *(f"{first}/{second}" for first in _DIGITS for second in _DIGITS)]
-    for place in places:
-        ours = _DRAFT.fullmatch if place == INCOMING else bodies.is_id
-        with suppress(FileNotFoundError, NotADirectoryError), _beneath(root, place) as fd, os.scandir(fd) as entries:
-            for each in entries:
-                if ours(each.name):
-                    yield from _file(place, each)
-
-
-def _file(place: str, entry: "os.DirEntry[str]") -> Iterator[_File]:
-    with suppress(FileNotFoundError):  # it has gone meanwhile
-        found = entry.stat(follow_symlinks=False)
-        due_at = found.st_mtime + SKEW_S
-        if place == INCOMING:
-            # A writer that died right before the rename had set the time of expiry; the change time is not its to set.
-            due_at = min(found.st_mtime, found.st_ctime) + DRAFT_S
-        if S_ISREG(found.st_mode):
-            yield _File(due_at, place, entry.name, found.st_size)
+def _reason(failure: OSError) -> str:
+    return failure.strerror or type(failure).__name__

@@ -1,19 +1,21 @@
 -- Give held messages back to their lists.
 -- KEYS  1 unacked   2 unacked_index   3 held
--- ARGV  1 "next" (to be fetched next) or "last" (behind all others)   then 2 each: tag, fence
+-- ARGV  1 "next" (to be fetched next, the last one given first) or "last" (behind all others)   then 2 each: tag, fence
 -- Returns how many went back; a message held by somebody else by now stays where it is.
 local command = ARGV[1] == 'next' and 'RPUSH' or 'LPUSH'
 local given = 0
 for i = 2, #ARGV, 2 do
-  local tag = ARGV[i]
-  local fence, length, list = string.match(redis.call('HGET', KEYS[3], tag) or '', '^(%S+) (%d+) (.*)$')
-  local record = redis.call('HGET', KEYS[1], tag)
-  if record and fence == ARGV[i + 1] then
-    push(command, list, string.sub(record, 2, 1 + tonumber(length)))
-    redis.call('ZREM', KEYS[2], tag)
-    redis.call('HDEL', KEYS[1], tag)
+  local tag, fence = ARGV[i], ARGV[i + 1] .. ' '
+  local own = redis.call('HGET', KEYS[3], tag) or ''
+  if string.sub(own, 1, #fence) == fence then
+    local message, list = message_of(own, redis.call('HGET', KEYS[1], tag) or '')
+    if message then
+      push(command, list, message)
+      redis.call('ZREM', KEYS[2], tag)
+      redis.call('HDEL', KEYS[1], tag)
+      given = given + 1
+    end
     redis.call('HDEL', KEYS[3], tag)
-    given = given + 1
   end
 end
 return given

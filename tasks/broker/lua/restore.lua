@@ -1,24 +1,53 @@
--- Give messages of dead holders back to their lists, to be fetched next, and count the lost lease by the call's id.
+-- Give messages of dead holders back to their lists, and count the lost lease by the call's id.
 -- KEYS  1 unacked   2 unacked_index   3 held   4 sweep record
--- ARGV  1 lease, seconds   2 most messages   3 seconds to keep a count
+-- ARGV  1 lease, seconds   2 most messages   3 seconds to keep a count   4 lost leases from which a call is suspect
+--
+-- They are fetched next, but suspects behind all others: one of them may be what kills workers.
 --
 -- Leases are judged by the server's clock, and cannot be renewed while the server is away. So a sweep that finds no
--- recent sweep before it waits one lease first: whoever lives has renewed by then.
+-- recent sweep before it waits one lease first: whoever lives has renewed by then. Where sweeps are always that late,
+-- the third goes on nevertheless: else nothing would ever be restored.
 -- Messages of stock workers have no record in `held` and are left to kombu's own visibility timeout.
 --
 -- Returns how many were restored.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-local lease, most = tonumber(ARGV[1]), tonumber(ARGV[2])
-local record = redis.call('HMGET', KEYS[4], 'at', 'from')
-local from = tonumber(record[2] or 0)
+local lease, most, suspect = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+local record = redis.call('HMGET', KEYS[4], 'at', 'from', 'late', 'cursor')
+local from, late = tonumber(record[2] or 0), 0
 if not record[1] or now - tonumber(record[1]) > lease / 2 then
-  from = now + lease
+  late = tonumber(record[3] or 0) + 1
+  if late <= 2 then
+    from = now + lease
+  end
 end
-redis.call('HSET', KEYS[4], 'at', string.format('%.6f', now), 'from', string.format('%.6f', from))
+redis.call('HSET', KEYS[4], 'at', string.format('%.6f', now), 'from', string.format('%.6f', from), 'late', late)
 if now < from then
   return 0
 end
+
+-- What a stock worker restored and ended leaves our record of it behind: a few are looked at by each sweep.
+local scanned = redis.call('HSCAN', KEYS[3], record[4] or '0', 'COUNT', 20)
+redis.call('HSET', KEYS[4], 'cursor', scanned[1])
+for i = 1, #scanned[2], 2 do
+  if redis.call('HEXISTS', KEYS[1], scanned[2][i]) == 0 then
+    redis.call('HDEL', KEYS[3], scanned[2][i])
+  end
+end
+
+local function restore(tag, message, list)
+  local id, lost = id_of(message), 0
+  if id then
+    lost = redis.pcall('INCR', 'gaia:lost:' .. id)
+    lost = type(lost) == 'number' and lost or 0
+    redis.call('EXPIRE', 'gaia:lost:' .. id, ARGV[3])
+  end
+  push(lost >= suspect and 'LPUSH' or 'RPUSH', list, message)
+  redis.call('HDEL', KEYS[1], tag)
+  redis.call('ZREM', KEYS[2], tag)
+  redis.call('HDEL', KEYS[3], tag)
+end
+
 local restored, offset = 0, 0
 while restored < most do
   local tags = redis.call('ZRANGE', KEYS[2], '-inf', string.format('%.6f', now - lease), 'BYSCORE', 'LIMIT', offset, 100)
@@ -26,25 +55,17 @@ while restored < most do
     break
   end
   for _, tag in ipairs(tags) do
-    local _, length, list = string.match(redis.call('HGET', KEYS[3], tag) or '', '^(%S+) (%d+) (.*)$')
-    local held = redis.call('HGET', KEYS[1], tag)
-    if length and held then
-      local message = string.sub(held, 2, 1 + tonumber(length))
-      push('RPUSH', list, message)
-      local id = id_of(message)
-      if id then
-        redis.call('INCR', 'gaia:lost:' .. id)
-        redis.call('EXPIRE', 'gaia:lost:' .. id, ARGV[3])
-      end
-      redis.call('ZREM', KEYS[2], tag)
-      redis.call('HDEL', KEYS[1], tag)
-      redis.call('HDEL', KEYS[3], tag)
+    local own, held = redis.call('HGET', KEYS[3], tag), redis.call('HGET', KEYS[1], tag)
+    local message, list = message_of(own or '', held or '')
+    if message then
+      restore(tag, message, list)
       restored = restored + 1
-    elseif length then
+    elseif own and not held then
       -- A record without a message: nothing can be restored from it.
       redis.call('ZREM', KEYS[2], tag)
       redis.call('HDEL', KEYS[3], tag)
     else
+      redis.call('HDEL', KEYS[3], tag)
       offset = offset + 1
     end
   end

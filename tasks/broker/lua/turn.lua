@@ -3,7 +3,7 @@
 --
 -- KEYS  1 unacked   2 unacked_index   3 held   4 paused   5 delayed   6 delayed messages
 --       7... the lists, priority by priority: p0 of every queue, then p3 of every queue, ...
--- ARGV  1 want   2 number of queues   3 fence   4 number of commits
+-- ARGV  1 want   2 number of queues   3 fence   4 messages that have ended: "tag\tfence\n" each   5 number of commits
 --       then 8 each: tag, fence, result key or "", result, seconds to keep it, action, and two values for it:
 --            ""                            the message has ended
 --            delay   due, message or ""    it waits for its time, as it is or changed
@@ -12,36 +12,40 @@
 --            move    queue                 it goes to another queue, behind all others
 --       then the names of the queues
 --
--- held: tag -> "<fence> <length of the message> <list>". A commit with another fence is refused: the lease lapsed,
--- the message was given to somebody else.
+-- held: see _held.lua. A commit with another fence is refused: the lease lapsed, the message was given to somebody else.
 --
--- Returns { refused commits, milliseconds to the next delayed message or -1, what is paused,
+-- A script that fails halfway is not undone. So what can fail is read before anything is written, what frees memory
+-- comes before what needs it (Redis refuses only the first write of a script), and what was popped goes back if it
+-- cannot be recorded.
+--
+-- Returns { refused commits, milliseconds to the next delayed message or -1, what is paused, the time,
 --           then 5 each: queue number, message, tag, lost leases, cancelled }
 local unacked, index, held, paused = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local delayed, waiting = KEYS[5], KEYS[6]
 local first_list = 7
-local want, queues, fence, commits = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local at = 5
+local want, queues, fence, commits = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[5])
 local refused = 0
-local done = {}
 
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
 
--- What an action needs of a held message: itself, and the list it came from.
-local function recorded(tag, record)
-  local length, list = string.match(record, '^%S+ (%d+) (.*)$')
-  local entry = redis.call('HGET', unacked, tag) or ''
-  return string.sub(entry, 2, 1 + tonumber(length)), list
+-- A key of another type fails here.
+redis.call('HLEN', unacked)
+redis.call('ZCARD', index)
+redis.call('HLEN', held)
+redis.call('HLEN', waiting)
+local soonest = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+local stopped, names = {}, redis.call('SMEMBERS', paused)
+for _, name in ipairs(names) do
+  stopped[name] = true
 end
 
-local function act(tag, record, action, a, b)
-  local message, list = recorded(tag, record)
+local function act(message, list, action, a, b, tag)
   if action == 'delay' then
     redis.call('ZADD', delayed, a, tag)
     redis.call('HSET', waiting, tag, list .. '\n' .. (b ~= '' and b or message))
   elseif action == 'aside' then
-    if redis.call('SISMEMBER', paused, a) == 1 then
+    if stopped[a] then
       redis.call('RPUSH', 'gaia:aside:' .. a, list .. '\n' .. message)
     else
       -- Resumed since it was fetched: what is put aside now nobody would look for.
@@ -56,84 +60,90 @@ local function act(tag, record, action, a, b)
   end
 end
 
-if commits > 0 then
-  local tags = {}
-  for i = 1, commits do
-    tags[i] = ARGV[at + (i - 1) * 8]
-  end
-  local records = redis.call('HMGET', held, unpack(tags))
-  for i = 1, commits do
-    local own = ARGV[at + 1] .. ' '
-    if records[i] and string.sub(records[i], 1, #own) == own then
-      done[#done + 1] = tags[i]
-      if ARGV[at + 2] ~= '' then
-        redis.call('SET', ARGV[at + 2], ARGV[at + 3], 'EX', ARGV[at + 4])
-        redis.call('PUBLISH', ARGV[at + 2], ARGV[at + 3])
-      end
-      if ARGV[at + 5] ~= '' then
-        act(tags[i], records[i], ARGV[at + 5], ARGV[at + 6], ARGV[at + 7])
+local function commit(tags, fences, details)
+  local owned, done, moved = redis.call('HMGET', held, unpack(tags)), {}, {}
+  for i, tag in ipairs(tags) do
+    local own = fences[i] .. ' '
+    if owned[i] and string.sub(owned[i], 1, #own) == own then
+      done[#done + 1] = tag
+      local at = details[i]
+      if at and ARGV[at + 5] ~= '' then
+        local message, list = message_of(owned[i], redis.call('HGET', unacked, tag) or '')
+        moved[i] = message and { message, list }
       end
     else
       refused = refused + 1
+      details[i] = nil
     end
-    at = at + 8
   end
-  if #done > 0 then
-    redis.call('ZREM', index, unpack(done))
-    redis.call('HDEL', unacked, unpack(done))
-    redis.call('HDEL', held, unpack(done))
+  if #done == 0 then
+    return
+  end
+  redis.call('ZREM', index, unpack(done))
+  redis.call('HDEL', unacked, unpack(done))
+  redis.call('HDEL', held, unpack(done))
+  for i, at in pairs(details) do
+    if ARGV[at + 2] ~= '' then
+      redis.call('SET', ARGV[at + 2], ARGV[at + 3], 'EX', ARGV[at + 4])
+      redis.call('PUBLISH', ARGV[at + 2], ARGV[at + 3])
+    end
+    if moved[i] then
+      local message, list = moved[i][1], moved[i][2]
+      if not pcall(act, message, list, ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], tags[i]) then
+        push('LPUSH', list, message)
+      end
+    end
   end
 end
 
--- Delayed messages whose time has come, whatever queue they are for.
-local next_due = -1
-for _, tag in ipairs(redis.call('ZRANGE', delayed, '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)) do
-  local list, message = string.match(redis.call('HGET', waiting, tag) or '', '^([^\n]*)\n(.*)$')
-  if list then
-    push('RPUSH', list, message)
-  end
-  redis.call('ZREM', delayed, tag)
-  redis.call('HDEL', waiting, tag)
+local tags, fences, details = {}, {}, {}
+for tag, own in string.gmatch(ARGV[4], '([^\t]*)\t([^\n]*)\n') do
+  tags[#tags + 1] = tag
+  fences[#fences + 1] = own
 end
-local soonest = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+for i = 0, commits - 1 do
+  tags[#tags + 1] = ARGV[6 + i * 8]
+  fences[#fences + 1] = ARGV[7 + i * 8]
+  details[#tags] = 6 + i * 8
+end
+local first_name = 6 + commits * 8
+if #tags > 0 then
+  commit(tags, fences, details)
+end
+
+-- Delayed messages whose time has come, whatever queue they are for. One whose list is no list is tried again later.
+local next_due = -1
+if soonest[2] and tonumber(soonest[2]) <= tonumber(now) then
+  for _, tag in ipairs(redis.call('ZRANGE', delayed, '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)) do
+    local list, message = string.match(redis.call('HGET', waiting, tag) or '', '^([^\n]*)\n(.*)$')
+    if not list or pcall(push, 'RPUSH', list, message) then
+      redis.call('ZREM', delayed, tag)
+      redis.call('HDEL', waiting, tag)
+    else
+      redis.call('ZADD', delayed, 'XX', now + 60, tag)
+    end
+  end
+end
+soonest = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
 if soonest[2] then
   next_due = math.max(0, math.ceil((tonumber(soonest[2]) - tonumber(now)) * 1000))
 end
 
-local stopped, names = {}, {}
-for _, name in ipairs(redis.call('SMEMBERS', paused)) do
-  stopped[name] = true
-  names[#names + 1] = name
-end
-
-local reply = { refused, next_due, names }
+local reply = { refused, next_due, names, now }
 if want <= 0 then
   return reply
 end
 
-local scores, records, owners = {}, {}, {}
+-- queue number, list, message, tag of what was popped
+local popped, ids = {}, {}
 
 local function take(queue, list, message)
-  local tag = last(message, '"delivery_tag":', '^ ?"([^"\\]+)"')
-  if not tag then
-    bury('', { queue = queue, reason = 'no message: it has no delivery tag', message = string.sub(message, 1, 65536) })
-    return
-  end
-  local exchange = last(message, '"exchange":', '^ ?("[^"\\]*")') or '""'
-  local routing = last(message, '"routing_key":', '^ ?("[^"\\]*")') or '""'
-  scores[#scores + 1] = now
-  scores[#scores + 1] = tag
-  records[#records + 1] = tag
-  records[#records + 1] = '[' .. message .. ', ' .. exchange .. ', ' .. routing .. ']'
-  owners[#owners + 1] = tag
-  owners[#owners + 1] = fence .. ' ' .. #message .. ' ' .. list
-  local id = id_of(message)
-  local lost, cancelled = 0, 0
-  if id then
-    lost = tonumber(redis.call('GET', 'gaia:lost:' .. id) or 0)
-    cancelled = redis.call('EXISTS', 'gaia:cancel:' .. id)
-  end
-  return tag, lost, cancelled
+  local number = #popped + 1
+  local tag = last(message, '"delivery_tag":', '^ ?"([^"\\%c\128-\255]+)"') or ('x' .. fence .. '.' .. number)
+  local id = id_of(message) or ''
+  popped[number] = { queue, list, message, tag }
+  ids[#ids + 1] = 'gaia:lost:' .. id
+  ids[#ids + 1] = 'gaia:cancel:' .. id
 end
 
 local lists = #KEYS - first_list + 1
@@ -143,30 +153,74 @@ for first = 0, lists - 1, queues do
     open = false
     local share = math.ceil(want / queues)
     for q = 0, queues - 1 do
-      local queue = ARGV[at + q]
       local list = KEYS[first_list + first + q]
-      if want > 0 and not stopped[queue] then
+      if want > 0 and not stopped[ARGV[first_name + q]] then
         -- A key of another type answers an error table, which has no items: the other lists are served all the same.
         for _, message in ipairs(redis.pcall('RPOP', list, math.min(share, want)) or {}) do
-          local tag, lost, cancelled = take(queue, list, message)
-          if tag then
-            reply[#reply + 1] = q
-            reply[#reply + 1] = message
-            reply[#reply + 1] = tag
-            reply[#reply + 1] = lost
-            reply[#reply + 1] = cancelled
-            want = want - 1
-          end
+          take(q, list, message)
+          want = want - 1
           open = true
         end
       end
     end
   end
 end
+if #popped == 0 then
+  return reply
+end
 
-if #owners > 0 then
-  redis.call('ZADD', index, unpack(scores))
-  redis.call('HSET', unacked, unpack(records))
-  redis.call('HSET', held, unpack(owners))
+-- Two messages of one tag: the same message twice is one call, which is held already; another message is held under a
+-- tag of its own.
+local function record()
+  local asked, seen, kept = {}, {}, {}
+  for i, each in ipairs(popped) do
+    asked[i] = each[4]
+  end
+  local owned = redis.call('HMGET', held, unpack(asked))
+  local scores, records, owners = {}, {}, {}
+  for i, each in ipairs(popped) do
+    local list, message, tag = each[2], each[3], each[4]
+    local twin = seen[tag] or (owned[i] and message_of(owned[i], redis.call('HGET', unacked, tag) or ''))
+    if twin ~= message then
+      if twin then
+        tag = 'x' .. fence .. '.' .. i
+        each[4] = tag
+      end
+      seen[tag] = message
+      local exchange = last(message, '"exchange":', '^ ?("[^"\\]*")') or '""'
+      local routing = last(message, '"routing_key":', '^ ?("[^"\\]*")') or '""'
+      local whole = '[' .. message .. ', ' .. exchange .. ', ' .. routing .. ']'
+      scores[#scores + 1] = now
+      scores[#scores + 1] = tag
+      records[#records + 1] = tag
+      records[#records + 1] = whole
+      owners[#owners + 1] = tag
+      owners[#owners + 1] = fence .. ' ' .. #message .. ' ' .. #whole .. ' ' .. list
+      kept[#kept + 1] = i
+    end
+  end
+  if #owners > 0 then
+    redis.call('HSET', unacked, unpack(records))
+    redis.call('HSET', held, unpack(owners))
+    redis.call('ZADD', index, unpack(scores))
+  end
+  return kept
+end
+
+local sound, kept = pcall(record)
+if not sound then
+  for i = #popped, 1, -1 do
+    redis.call('RPUSH', popped[i][2], popped[i][3])
+  end
+  return redis.error_reply('what was fetched could not be recorded and went back')
+end
+local known = redis.call('MGET', unpack(ids))
+for _, i in ipairs(kept) do
+  local each = popped[i]
+  reply[#reply + 1] = each[1]
+  reply[#reply + 1] = each[3]
+  reply[#reply + 1] = each[4]
+  reply[#reply + 1] = tonumber(known[2 * i - 1] or 0) or 0
+  reply[#reply + 1] = known[2 * i] and 1 or 0
 end
 return reply

@@ -6,6 +6,7 @@ import os
 import time
 from base64 import b64decode
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import redis
 
 from gaia import Gaia, api, codec, files, process
-from gaia.codec import Artifact
+from gaia.codec import Artifact, Body
 from gaia.errors import (
     ArtifactMissing,
     ArtifactTooLarge,
@@ -201,6 +202,70 @@ def test_with_a_directory_a_payload_of_100_mb_is_queued(gaia: Gaia, client: "red
     gaia.submit(files.Write("data:x", body=bytes(100_000_000)))
     assert queued(client, "files")["body"]["$artifact"]["size_bytes"] == 100_000_000
     assert [each.stat().st_size for each in directory.glob("?/?/*")] == [100_000_000]
+
+
+@dataclass(frozen=True)
+class Two:
+    first: Body
+    second: Body
+
+
+def bodies(client: "redis.Redis", directory: Path) -> int:
+    return len(list(client.scan_iter("gaia:artifact:*"))) + len(list(directory.glob("*/?/*")))
+
+
+@pytest.mark.parametrize("size_bytes", [MIB, 9 * MIB])
+def test_a_call_that_is_refused_leaves_no_body(
+    gaia: Gaia, client: "redis.Redis", directory: Path, size_bytes: int
+) -> None:
+    lost = Artifact("0" * 32, size_bytes, "")
+    with pytest.raises(ArtifactMissing):
+        codec.encode(Two(bytes(size_bytes), lost), gaia.artifacts())
+    with pytest.raises(codec.Mismatch, match="second"):
+        codec.encode(Two(bytes(size_bytes), "text"), gaia.artifacts())  # type: ignore[arg-type]
+    with pytest.raises(PayloadTooLarge):
+        gaia.submit(api.Request("http://a.example/", method="POST", body=bytes(size_bytes), params={"a": "x" * MIB}))
+    assert bodies(client, directory) == 0
+
+
+@pytest.mark.parametrize("size_bytes", [MIB, 9 * MIB])
+def test_a_call_that_is_led_to_an_earlier_one_leaves_no_second_body(
+    gaia: Gaia, client: "redis.Redis", directory: Path, size_bytes: int
+) -> None:
+    put = gaia.put(bytes(size_bytes))
+    first = gaia.submit(files.Write("data:x", body=bytes(size_bytes)), idempotency_key="k")
+    assert gaia.submit(files.Write("data:x", body=bytes(size_bytes)), idempotency_key="k").id == first.id
+    assert gaia.submit(files.Write("data:x", body=put), idempotency_key="k").id == first.id
+    with pytest.raises(KeyReused):
+        gaia.submit(files.Write("data:y", body=bytes(size_bytes)), idempotency_key="k")
+    assert bodies(client, directory) == 2
+    gaia.open(put).close()
+
+
+def test_a_body_that_cannot_be_discarded_hides_no_error(fresh_url: str, directory: Path) -> None:
+    with Gaia(fresh_url, artifacts_url=str(directory)) as g:
+        session = g.artifacts().session()
+        session.put(bytes(9 * MIB))
+        session.put(b"x")
+        (kept,) = directory.glob("?/?/*")
+        directory.rename(directory.with_name("unmounted"))
+        with pytest.raises(KeyReused), session.unless_refused():
+            raise KeyReused("k", "1")
+    assert (directory.with_name("unmounted") / kept.relative_to(directory)).exists()
+
+
+def test_an_artifact_made_by_hand_is_checked_by_its_fields(gaia: Gaia) -> None:
+    for bad, field in ((Artifact("0" * 32, "1", ""), "size_bytes"), (Artifact(b"0", 1, ""), "id")):  # type: ignore[arg-type]
+        with pytest.raises(InvalidCall, match=rf"'body\.{field}' must be"):
+            gaia.submit(files.Write("data:x", body=bad))
+    with pytest.raises(InvalidCall, match="'artifact' must be what `put` gave, got str"):
+        gaia.open("0" * 32)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("media_type", [None, 7, "", "a" * 256, "a/b\n", "\ud800"])
+def test_a_media_type_that_is_none_is_refused(gaia: Gaia, media_type: Any) -> None:
+    with pytest.raises(InvalidCall, match="'media_type' must have 1 to 255"):
+        gaia.put(b"x", media_type=media_type)
 
 
 # --- idempotency keys

@@ -1,18 +1,27 @@
 """Bodies in a shared directory: names, modes, links, quota, sweep."""
 
 import os
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from subprocess import PIPE, Popen, run
+from threading import Barrier
 
 import pytest
 
 from gaia.codec import Artifact
 from gaia.errors import ArtifactMissing, ArtifactsFull, ArtifactsUnavailable, BodyTooLarge, GaiaError
-from gaia.store import directory
-from gaia.store.directory import DRAFT_S, SKEW_S, directory_of
+from gaia.store import directory, tree
+from gaia.store.artifacts import Artifacts
+from gaia.store.directory import directory_of
+from gaia.store.tree import DRAFT_S, SKEW_S
+from tests.support.cluster import ROOT
+from tests.support.seccomp import NOBODY
+from tests.support.waiting import until
 from tests.unit.artifacts.conftest import TTL_S, Shelf
 
 MIB = 1024 * 1024
@@ -131,6 +140,17 @@ def test_memory_holds_a_few_chunks_of_a_body_only(shelf: Shelf) -> None:
         with shelf.store().open(found) as file:
             assert sum(map(len, iter(lambda: file.read(MIB), b""))) == 64 * MIB
         assert tracemalloc.get_traced_memory()[1] < 8 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_body_taken_as_a_whole_lies_in_memory_once(shelf: Shelf) -> None:
+    found = shelf.put(bytes(32 * MIB))
+    whole = Artifacts(shelf.store(), shelf.store(), memory_bytes=32 * MIB)
+    tracemalloc.start()
+    try:
+        assert len(whole.get(found)) == 32 * MIB
+        assert tracemalloc.get_traced_memory()[1] < 40 * MIB
     finally:
         tracemalloc.stop()
 
@@ -265,6 +285,66 @@ def test_writers_at_once_never_pass_the_quota(shelf: Shelf) -> None:
     assert shelf.drafts() == []
 
 
+@pytest.mark.parametrize("size_bytes", [1000, None], ids=["known", "stream"])
+def test_writers_at_once_are_all_let_through_if_all_fit(shelf: Shelf, size_bytes: int | None) -> None:
+    store = shelf.store(quota_bytes=8000 if size_bytes else 16_000)
+    at_once = Barrier(8)
+
+    def write(_: int) -> Artifact:
+        at_once.wait(10)
+        return store.write([bytes(600), bytes(400)], size_bytes=size_bytes, media_type="a/b")
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(list(threads.map(write, range(8)))) == 8
+    assert store.used_bytes() == 8000
+
+
+def test_writers_of_several_processes_fill_the_quota_to_its_last_byte(shelf: Shelf) -> None:
+    code = (
+        "import sys; from pathlib import Path; from gaia.store.directory import DirectoryArtifacts\n"
+        "store = DirectoryArtifacts(Path(sys.argv[1]), quota_bytes=30_000); print(flush=True); input()\n"
+        "for _ in range(10): store.write([bytes(1000)], size_bytes=1000, media_type='a/b')"
+    )
+    writers = [
+        Popen([sys.executable, "-c", code, str(shelf.path)], stdin=PIPE, stdout=PIPE, cwd=ROOT) for _ in range(3)
+    ]
+    for each in writers:
+        assert each.stdout
+        each.stdout.readline()
+    for each in writers:
+        each.communicate(b"\n", timeout=20)
+    assert [each.returncode for each in writers] == [0, 0, 0]
+    assert shelf.store().used_bytes() == 30_000
+
+
+def test_a_draft_that_becomes_a_body_while_it_is_counted_counts_once(shelf: Shelf) -> None:
+    found = shelf.put(bytes(700))
+    os.link(shelf.file(found), shelf.path / "incoming" / f"{found.id}.{'b' * 16}")
+    assert shelf.store().used_bytes() == 700
+
+
+def test_a_turn_that_nobody_gives_back_is_waited_for_no_longer_than_said(shelf: Shelf) -> None:
+    root = os.open(shelf.path, os.O_RDONLY)
+    entered = []
+    with tree.turn(root):
+        assert (shelf.path / "lock").stat().st_mode & 0o777 == 0o600
+        with tree.turn(root, wait_s=0.05):
+            entered.append(1)
+    with tree.turn(root):
+        entered.append(2)
+    os.close(root)
+    assert entered == [1, 2]
+
+
+def test_whatever_lies_in_place_of_the_lock_hinders_nobody(shelf: Shelf, tmp_path: Path) -> None:
+    lock, target = shelf.path / "lock", tmp_path / "target"
+    for make in (lock.mkdir, lambda: os.mkfifo(lock), lambda: lock.symlink_to(target)):
+        make()
+        shelf.put()
+        lock.rmdir() if lock.is_dir() else lock.unlink()
+    assert not target.exists()
+
+
 def test_a_sweep_makes_room(shelf: Shelf) -> None:
     shelf.put(bytes(1000), quota_bytes=1000, ttl_s=10)
     shelf.moment += 10 + SKEW_S
@@ -331,6 +411,44 @@ def test_a_sweep_removes_what_a_dead_writer_left_an_hour_ago(shelf: Shelf) -> No
     assert shelf.drafts() == []
 
 
+def test_what_a_killed_writer_left_counts_until_it_is_swept(shelf: Shelf) -> None:
+    code = (
+        "import sys; from pathlib import Path; from gaia.store.directory import DirectoryArtifacts\n"
+        "lines = iter(lambda: sys.stdin.buffer.read1(1000), b'')\n"
+        "DirectoryArtifacts(Path(sys.argv[1])).write(lines, size_bytes=5000, media_type='a/b')"
+    )
+    writer = Popen([sys.executable, "-c", code, str(shelf.path)], stdin=PIPE, cwd=ROOT)
+    assert writer.stdin
+    writer.stdin.write(b"half")
+    writer.stdin.flush()
+    until(lambda: shelf.store().used_bytes() == 5000)
+    writer.kill()
+    writer.communicate(timeout=20)
+    (draft,) = shelf.drafts()
+    shelf.moment = draft.stat().st_ctime + DRAFT_S - 1
+    assert sweep(shelf).files == 0
+    assert shelf.store().used_bytes() == 5000
+    shelf.moment += 1
+    assert sweep(shelf) == directory.Swept(1, 5000, more=False)
+    assert shelf.store().used_bytes() == 0
+    assert shelf.files() == []
+
+
+def test_what_the_disk_does_not_take_is_unavailable_and_leaves_nothing(shelf: Shelf) -> None:
+    code = (
+        "import resource, sys; from pathlib import Path; from gaia.errors import ArtifactsUnavailable\n"
+        "from gaia.store.directory import DirectoryArtifacts\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "store = DirectoryArtifacts(Path(sys.argv[1]))\n"
+        "try: store.write([bytes(600), bytes(600)], size_bytes=600, media_type='a/b')\n"
+        "except ArtifactsUnavailable as failure: print(failure.reason)"
+    )
+    done = run([sys.executable, "-c", code, str(shelf.path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "File too large\n", done.stderr
+    assert shelf.drafts() == []
+    assert shelf.files() == []
+
+
 def test_a_writer_that_died_right_before_the_rename_leaves_nothing_for_longer(shelf: Shelf) -> None:
     shelf.put()
     draft = shelf.path / "incoming" / f"{'a' * 32}.{'b' * 16}"
@@ -349,6 +467,95 @@ def test_a_body_whose_life_was_prolonged_is_not_swept(shelf: Shelf) -> None:
     shelf.moment += 10 + SKEW_S
     assert sweep(shelf).files == 0
     assert read(shelf, found) == b"x"
+
+
+def test_what_was_given_a_longer_life_during_a_sweep_is_not_removed(shelf: Shelf) -> None:
+    found = shelf.put(ttl_s=10)
+    shelf.moment += 10 + SKEW_S
+
+    def prolong() -> bool:
+        os.utime(shelf.file(found), (shelf.moment + 1, shelf.moment + 1))
+        return False
+
+    assert sweep(shelf, enough=prolong) == directory.Swept(0, 0, more=True)
+    assert read(shelf, found) == b"x"
+
+
+def test_what_cannot_be_removed_does_not_keep_the_rest(shelf: Shelf, tmp_path: Path) -> None:
+    first, second = shelf.put(ttl_s=10), shelf.put(ttl_s=20)
+    while shelf.file(second).parent == shelf.file(first).parent:
+        second = shelf.put(ttl_s=20)
+    shelf.moment += 1000
+
+    def take_away() -> bool:
+        step = shelf.file(first).parent
+        if not step.is_file():
+            step.rename(tmp_path / "elsewhere")
+            step.touch()
+        return False
+
+    swept = sweep(shelf, enough=take_away)
+    assert swept.failures == ("Not a directory",)
+    assert swept.files == 1
+    assert not shelf.file(second).exists()
+
+
+def test_a_level_that_may_not_be_read_keeps_no_sweep_from_the_rest(shelf: Shelf) -> None:
+    closed, found = shelf.put(ttl_s=10), shelf.put(ttl_s=10)
+    while shelf.file(found).parent.parent == shelf.file(closed).parent.parent:
+        found = shelf.put(ttl_s=10)
+    shelf.file(closed).parent.parent.chmod(0)
+    code = (
+        "import os; from pathlib import Path; from gaia.store.directory import DirectoryArtifacts\n"
+        f"if os.getuid() == 0: os.setgid({NOBODY}), os.setuid({NOBODY})  # nothing is closed to root\n"
+        f"store = DirectoryArtifacts(Path('.'), now=lambda: {shelf.moment + 1000})\n"
+        "print(*set(store.sweep(most=9, enough=lambda: False).failures))"
+    )
+    for each in (shelf.path, *shelf.path.rglob("*")) if os.getuid() == 0 else ():
+        os.chown(each, NOBODY, NOBODY)
+    done = run([sys.executable, "-c", code], cwd=shelf.path, capture_output=True, text=True, check=False)
+    shelf.file(closed).parent.parent.chmod(0o700)
+    assert done.stdout == "Permission denied\n", done.stderr
+    assert shelf.file(closed).exists()
+    assert not shelf.file(found).exists()
+
+
+def test_a_body_swept_while_it_is_referred_to_is_missing(shelf: Shelf) -> None:
+    found = shelf.put(ttl_s=10)
+    calls = count()
+
+    def now() -> float:
+        if next(calls) == 1:
+            shelf.file(found).unlink()
+        return shelf.moment
+
+    with pytest.raises(ArtifactMissing, match="is not stored"):
+        directory.DirectoryArtifacts(shelf.path, ttl_s=TTL_S, now=now).refer(found)
+
+
+def test_of_two_that_refer_at_once_the_longer_life_wins(shelf: Shelf) -> None:
+    found = shelf.put(ttl_s=10)
+    calls = count()
+
+    def now() -> float:
+        if next(calls) == 1:
+            # After this one saw that ten seconds are left, and before it makes a hundred of them.
+            shelf.store(ttl_s=TTL_S).refer(found)
+        return shelf.moment
+
+    directory.DirectoryArtifacts(shelf.path, ttl_s=100, now=now).refer(found)
+    assert shelf.file(found).stat().st_mtime == shelf.moment + TTL_S
+
+
+def test_a_file_system_that_cannot_sync_names_is_good_enough() -> None:
+    # proc(5) answers fsync on a directory with EINVAL.
+    fd = os.open("/proc", os.O_RDONLY)
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.fsync(fd)
+    tree.sync_names(fd)
+    os.close(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fsync(fd)
 
 
 def test_sweeps_at_once_disturb_neither_each_other_nor_writers(shelf: Shelf) -> None:

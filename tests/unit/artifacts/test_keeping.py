@@ -52,6 +52,14 @@ def test_a_number_that_is_none_is_refused_by_its_name(name: str, number: str) ->
         Keeping.read(None, {f"GAIA_ARTIFACTS__{name}": number})
 
 
+@pytest.mark.parametrize("ttl_s", ["59", "2592001", "9" * 18])
+def test_a_life_out_of_bounds_is_refused_by_producer_and_worker(ttl_s: str) -> None:
+    with pytest.raises(InvalidSetting, match="GAIA_ARTIFACTS__TTL_S must be from 60 to 2592000 seconds"):
+        Keeping.read(None, {"GAIA_ARTIFACTS__TTL_S": ttl_s})
+    with pytest.raises(SettingsError, match="GAIA_ARTIFACTS__TTL_S"):
+        read({"GAIA_ARTIFACTS__TTL_S": ttl_s})
+
+
 def test_what_is_kept_longer_is_kept_in_both_places(fresh_url: str, tmp_path: Path) -> None:
     keeping = Keeping(tmp_path)
     with redis.Redis.from_url(fresh_url) as client:

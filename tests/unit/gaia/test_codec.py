@@ -22,6 +22,9 @@ class Shelf:
     def __init__(self) -> None:
         self.bodies: dict[str, bytes] = {}
 
+    def session(self) -> "Shelf":
+        return self
+
     def put(self, body: bytes) -> Artifact:
         artifact = Artifact(f"{len(self.bodies):032x}", len(body), "0" * 64)
         self.bodies[artifact.id] = body
@@ -33,6 +36,9 @@ class Shelf:
 
     def get(self, artifact: Artifact) -> bytes:
         return self.bodies[artifact.id]
+
+    def discard(self) -> None:
+        self.bodies.clear()
 
 
 @dataclass(frozen=True)
@@ -220,6 +226,15 @@ def test_a_lenient_reader_ignores_unknown_fields_at_every_depth() -> None:
     assert mismatch(given)[0] == "new"
 
 
+def test_a_lenient_reader_ignores_unknown_fields_of_a_reference() -> None:
+    shelf = Shelf()
+    artifact = shelf.put(b"large")
+    given = {"name": "n", "body": {ARTIFACT: {"id": artifact.id, "size_bytes": 5, "sha256": artifact.sha256, "new": 1}}}
+    assert decode(Everything, given, shelf, lenient=True).body == b"large"
+    with pytest.raises(Mismatch):
+        decode(Everything, given, shelf)
+
+
 def test_a_lenient_reader_still_wants_every_needed_field_and_type() -> None:
     for sent in ({"new": 1}, {"name": 1}):
         with pytest.raises(Mismatch):
@@ -285,6 +300,20 @@ def test_a_malformed_reference_is_refused(reference: object, path: str) -> None:
     with pytest.raises(Mismatch) as caught:
         decode(Everything, {"name": "n", "body": {ARTIFACT: reference}}, Shelf())
     assert caught.value.path == path
+
+
+@pytest.mark.parametrize("bad", [Artifact(7, 1, ""), Artifact("0", "1", ""), Artifact("0", 1, None)])  # type: ignore[arg-type]
+def test_a_reference_made_of_wrong_types_is_refused_by_its_field(bad: Artifact) -> None:
+    path, reason = refused(Everything("n", large=bad))
+    assert path in {"large.id", "large.size_bytes", "large.sha256"}
+    assert reason.startswith("must be")
+
+
+def test_bodies_stored_for_a_message_that_fails_are_discarded() -> None:
+    shelf = Shelf()
+    with pytest.raises(Mismatch):
+        encode(Everything("n", body=bytes(INLINE_LIMIT_BYTES + 1), anything=object()), shelf)
+    assert shelf.bodies == {}
 
 
 def test_a_reference_with_more_beside_it_is_no_reference() -> None:
