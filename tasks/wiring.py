@@ -15,12 +15,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from celery import Celery, Task
 from celery.exceptions import CeleryError, Ignore, Reject, Retry
+from redis.exceptions import RedisError
 
 from gaia import codec, redaction, wire
 from gaia.contracts.base import Call
@@ -36,7 +38,7 @@ from gaia.errors import (
     WorkerLostTooOften,
 )
 from gaia.redaction import Scrubber
-from gaia.store import keys
+from gaia.store import history, idempotency, keys
 from gaia.store import progress as progress_store
 from gaia.store.connection import reaching
 from gaia.store.nodes import Nodes
@@ -111,8 +113,11 @@ def once(build: Callable[[], T]) -> Callable[[], T]:
 
 def close_services() -> None:
     """Close every service that was built, the last first; one that fails does not keep the rest open."""
-    while _closers:
-        close = _closers.pop()
+    while True:
+        try:
+            close = _closers.pop()
+        except IndexError:
+            return  # two threads may close at a worker's end
         try:
             close()
         except Exception:
@@ -127,6 +132,7 @@ class Surroundings:
     keyed_artifacts: codec.Blobs
     running: Running
     nodes: Nodes
+    broker: Any
     results: Any
     results_url: str
     deadline_s: float
@@ -193,6 +199,7 @@ class Run:
         self.fields = fields
         self.operation = handler.contract.OPERATION
         self.id = str(task.request.id)
+        self.header: object = getattr(task.request, wire.HEADER, None)
         properties = task.request.properties or {}
         self.tag = str(properties.get("delivery_tag", ""))
         self.lost_leases = int(properties.get("gaia_lost", 0))
@@ -222,8 +229,10 @@ class Run:
             ):
                 reply = self._guarded(args)
             ended = "ok"
+            self._settle_key()
         except GaiaError as error:
             metrics.ERRORS.labels(self.operation, type(error).__name__).inc()
+            self._settle_key()
             raise
         except Reject:
             ended = "handed_back"
@@ -246,7 +255,7 @@ class Run:
                 self._come_back(wish.after_s)
                 failure: GaiaError = DeadlineExceeded(self.operation, 0.0)
             except NewerPayload as error:
-                if wire.times(getattr(self.task.request, wire.HEADER, None))[1] is not None:
+                if wire.times(self.header)[1] is not None:
                     self._come_back(NEWER_PAUSE_S)
                 failure = error
                 self._bury("no worker of the message's version came before its deadline", failure)
@@ -267,9 +276,8 @@ class Run:
     def _perform(self, args: tuple[object, ...], cancelled: CancelToken) -> Reply:
         if args:
             raise InvalidCall(self.operation, "args", "must be empty: fields travel by name")
-        given = getattr(self.task.request, wire.HEADER, None)
-        self.scope = scope = self._scope(given, cancelled)
-        envelope = wire.Envelope.read(self.operation, given)
+        self.scope = scope = self._scope(self.header, cancelled)
+        envelope = wire.Envelope.read(self.operation, self.header)
         self._hand_back_if_lost()
         self._refuse_what_expired()
         self._refuse_what_keeps_killing()
@@ -317,6 +325,8 @@ class Run:
 
     def _refuse_what_keeps_killing(self) -> None:
         """Make a dead letter of a call that lost its worker too often: it may be what kills them."""
+        if self.lost_leases:
+            self._remember(f"worker {self.lost_leases} was lost")
         if self.lost_leases >= self.around.delivery_cap:
             failure = WorkerLostTooOften(self.operation, self.lost_leases)
             self._bury("its workers were lost", failure)
@@ -333,9 +343,10 @@ class Run:
     def _go_to_holder(self, call: Call[Any]) -> None:
         """Lead a call about something that lives on another worker there, and end this run."""
         holder = call.holder()
-        if holder is None or (own := identity.own()).owns(holder):
+        if holder is None or identity.own().owns(holder):
             return
-        if holder.node == own.node or not self.around.nodes.lives(holder):
+        # Of this name, too: a worker that was stopped for long may have a successor, whose calls it must not answer.
+        if not self.around.nodes.lives(holder):
             raise HolderLost(holder.format())
         queue, held = keys.own_queue(holder.node), holding(self.tag)
         if held is not None and held.move(self.tag, queue):
@@ -362,10 +373,17 @@ class Run:
         if scope.attempts < policy.attempts and call.may_retry(failure):
             pause_s = policy.pause_s(scope.attempts)
             log.info("attempt %d failed, the next is in %.3f s: %s", scope.attempts, pause_s, failure)
+            self._remember(f"attempt {scope.attempts} failed", str(failure))
             self._come_back(pause_s, retries=scope.attempts, because=failure)
 
     def _come_back(self, after_s: float, *, retries: int | None = None, because: GaiaError | None = None) -> None:
-        """Let the call wait in Redis and end this run, unless its deadline comes first."""
+        """Let the call wait in Redis and end this run, unless its deadline comes first.
+
+        Raises:
+            Cancelled: if it was cancelled meanwhile: who did that found nothing that waits.
+        """
+        if self.around.running.was_cancelled(self.id):
+            raise Cancelled(self.id) from None
         if self.scope is not None and after_s >= self.scope.remaining_s():
             return
         holder = holding(self.tag)
@@ -373,6 +391,21 @@ class Run:
             raise Retry(exc=because, when=after_s)
         # Another transport, or a pool of processes: Celery publishes the message anew.
         raise self.task.retry(exc=because, countdown=after_s, max_retries=None, throw=False)
+
+    def _remember(self, what: str, error: str = "") -> None:
+        """Keep an event for the dead letter that this call may become."""
+        at, _ = wire.times(self.header)
+        left_s = 0.0 if self.scope is None else self.scope.remaining_s()
+        with suppress(RedisError, OSError):
+            event = history.Event(self.around.clock.wall(), what, error)
+            history.record(self.around.broker, self.id, event, life=at, left_s=left_s)
+
+    def _settle_key(self) -> None:
+        """Let the call's idempotency key live as long as its result, which is stored next."""
+        key = wire.key(self.header)
+        if key is not None:
+            with suppress(RedisError, OSError, UnicodeError):
+                idempotency.settle(self.around.broker, key, self.id)
 
     def _bury(self, reason: str, failure: GaiaError) -> None:
         holder = holding(self.tag)

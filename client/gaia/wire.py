@@ -56,10 +56,13 @@ class Envelope:
     published_at: float | None = None
     deadline: float | None = None
     key: str | None = None
+    submitted_at: float | None = None
+    """Unless that is when it was published: a delayed call counts from its time, a replayed one from its replay."""
 
     def header(self) -> dict[str, Any]:
         """Give the header's value, unset parts left out."""
         parts = {"v": self.version, "at": self.published_at, "deadline": self.deadline, "key": self.key}
+        parts["submitted"] = self.submitted_at
         return {name: value for name, value in parts.items() if value is not None}
 
     @classmethod
@@ -89,6 +92,18 @@ def times(given: object) -> tuple[float | None, float | None]:
     """Give the publish time and the deadline of a header's value, whatever its version; None for what it has not."""
     at, deadline = (_seconds(given.get(name)) if isinstance(given, Mapping) else None for name in ("at", "deadline"))
     return at, deadline
+
+
+def submitted_at(given: object) -> float | None:
+    """Give when a header's call was first submitted, None if it does not say."""
+    found = _seconds(given.get("submitted")) if isinstance(given, Mapping) else None
+    return times(given)[0] if found is None else found
+
+
+def key(given: object) -> str | None:
+    """Give the idempotency key of a header's value, whatever its version; None if it has none."""
+    found = given.get("key") if isinstance(given, Mapping) else None
+    return found if isinstance(found, str) else None
 
 
 def _seconds(value: object) -> float | None:

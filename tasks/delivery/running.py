@@ -120,6 +120,10 @@ class Running:
                 self._follow()
             except (RedisError, OSError):
                 self._closed.wait(RECONNECT_S)
+            except Exception:
+                # Without this thread no call that runs would hear of its cancellation any more.
+                log.exception("listening for cancellations failed")
+                self._closed.wait(RECONNECT_S)
             finally:
                 with self._lock:
                     self._connected_at = None

@@ -11,7 +11,7 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.platforms import SecurityWarning
 
 from tasks.broker import holder
-from tasks.runtime.memory import MemoryBound, reexecute
+from tasks.runtime.memory import MemoryBound, reexecute_if_due
 
 CONCURRENCY: Final = {"process": 8, "browser": 4}
 UNHURRIED: Final = frozenset({"browser", "process"})
@@ -73,5 +73,5 @@ def run(
     except (WorkerShutdown, WorkerTerminate) as end:
         return int(end.code or 0)
     if bound is not None and bound.due and not worker.exitcode:
-        reexecute()
+        reexecute_if_due(bound)
     return int(worker.exitcode or 0)

@@ -5,13 +5,14 @@ celery -A tests.support.probe worker -Q probe
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 from gaia.contracts.base import Call, Result, RetryPolicy, contract, secret
 from gaia.errors import ConnectFailed, TimedOut
 from tasks.runtime import identity
 from tasks.scope import Later, Scope
-from tasks.wiring import handles
+from tasks.wiring import handles, once
 
 
 @contract
@@ -75,6 +76,16 @@ class Snooze(Call[Seen], operation="probe.snooze"):
 
     marks: str
     times: int
+    pause_s: float = 0.05
+
+
+@contract
+class Sleepy(Call[Seen], operation="probe.sleepy"):
+    """Go on until a file appears, whoever cancels it, then ask to come back."""
+
+    started: str
+    release: str
+    pause_s: float
 
 
 @contract
@@ -128,6 +139,25 @@ class Grow(Call[Seen], operation="probe.grow"):
     size_bytes: int
 
 
+@contract
+class Stick(Call[Seen], operation="probe.stick"):
+    """Build a service that cannot be closed."""
+
+
+class Sticky:
+    def close(self) -> None:
+        threading.Event().wait()
+
+
+sticky = once(Sticky)
+
+
+@handles(Stick)
+def stick(call: Stick, scope: Scope) -> Seen:
+    sticky()
+    return Seen("stuck")
+
+
 @handles(Echo)
 def echo(call: Echo, scope: Scope) -> Seen:
     scope.progress(1, 2, "half")
@@ -174,8 +204,16 @@ def snooze(call: Snooze, scope: Scope) -> Seen:
     so_far = marks.read_text() if marks.exists() else ""
     if len(so_far) < call.times:
         marks.write_text(so_far + "z")
-        raise Later(0.05)
+        raise Later(call.pause_s)
     return Seen("rested", scope.attempts)
+
+
+@handles(Sleepy)
+def sleepy(call: Sleepy, scope: Scope) -> Seen:
+    Path(call.started).touch()
+    while not Path(call.release).exists():
+        threading.Event().wait(0.02)
+    raise Later(call.pause_s)
 
 
 @handles(Die)

@@ -9,13 +9,14 @@ A call is declared as
 The queue is the part before the dot, the result type is the parameter of `Call`.
 """
 
+import importlib
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import timedelta
 from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeVar, dataclass_transform, get_args
 
-from gaia import codec, redaction
+from gaia import codec, redaction, wire
 from gaia.errors import GaiaError, InvalidCall, Transient
 from gaia.sticky import HolderId
 
@@ -24,6 +25,14 @@ T = TypeVar("T")
 
 CALLS: dict[str, type["Call[Any]"]] = {}
 """Operation name to contract, filled as the modules of contracts are imported."""
+
+
+def operations(queue: str) -> list[str]:
+    """Give the operations of a queue by name, none if this version knows no such queue."""
+    if queue in wire.QUEUES:
+        importlib.import_module(f"gaia.contracts.{queue}")
+    return sorted(name for name, call in CALLS.items() if queue == call.QUEUE)
+
 
 URL_FORBIDDEN: Final = (*map(chr, range(0x21)), "\x7f")
 """Blanks and control characters: some readers of URLs drop them, so two would see two URLs (RFC 3986 section 2)."""
