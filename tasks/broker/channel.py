@@ -22,11 +22,11 @@ from typing import Any, Final
 import redis
 from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as kombu_redis
-from kombu.transport import virtual
 from redis.exceptions import NoScriptError, ResponseError
 
 from gaia.store import keys
 from tasks.broker.holder import Commit, Holder, holder
+from tasks.broker.qos import QoS
 from tasks.broker.reading import due_at, flaw_of, paused_in, renewed_until
 from tasks.broker.scripts import SCRIPTS, SHARED_KEYS, TURN, TURN_SHA
 
@@ -47,40 +47,6 @@ REPLY_BOUND_S: Final = 5.0
 """A turn takes milliseconds. Below the lease, so that what this process runs is not given away meanwhile."""
 
 LOST_KEPT_S: Final = 24 * 3600
-
-
-class QoS(kombu_redis.QoS):
-    """Holding and releasing messages through the process's `Holder`; the turn script has recorded them already."""
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """Count a delivered message against the prefetch limit."""
-        virtual.QoS.append(self, message, delivery_tag)
-
-    def ack(self, delivery_tag: str) -> None:
-        """End a message: its commit goes with the next turn."""
-        self.channel.holder.end(delivery_tag)
-        virtual.QoS.ack(self, delivery_tag)
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """End a message, or give it back behind all others."""
-        if requeue:
-            self.channel.give_back([delivery_tag], "last")
-        else:
-            self.channel.holder.end(delivery_tag)
-        virtual.QoS.ack(self, delivery_tag)
-
-    def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Give back what is held, if the worker ends; on a mere reconnect it stays held, under the same leases."""
-        del stderr
-        self._on_collect.cancel()
-        self._flush()
-        self._delivered.clear()
-        self._delivered.restored = True
-
-    def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
-        """Restore the messages of dead holders: ours by their leases, a stock worker's by the visibility timeout."""
-        self.channel.sweep()
-        super().restore_visible(start, num, interval)
 
 
 class Channel(kombu_redis.Channel):
