@@ -15,7 +15,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -79,9 +79,17 @@ class Channel(kombu_redis.Channel):
         self._scripts: dict[str, Any] = {}
         self._shared: Any = None
         self._shared_of: Any = None
+        self.taker: Callable[[dict[str, Any]], bool] | None = None
+        """Is offered each fetched message before kombu; what it takes, it ends at the holder, and here in `express`."""
+        self.express: set[str] = set()
         self._turn_sha: str | None = None
 
     # --- what the poller asks
+
+    @property
+    def looks_soon(self) -> bool:
+        """Say whether the loop will look for commits without being woken: a reply is due within milliseconds."""
+        return self._state == "turn"
 
     def tick(self) -> None:
         """Send the next turn if the connection is free for it."""
@@ -257,8 +265,10 @@ class Channel(kombu_redis.Channel):
             self._undelivered.append((queue, message))
 
     def _deliver(self, queue: str, message: dict[str, Any]) -> None:
-        tag = message["properties"]["delivery_tag"]
         self._queue_cycle.rotate(queue)
+        if self.taker is not None and self.taker(message):
+            return
+        tag = message["properties"]["delivery_tag"]
         self.connection._deliver(message, queue)  # noqa: SLF001 - the transport's own door for its channels
         if tag not in self.qos._delivered and self.holder.holds(tag):  # noqa: SLF001 - as above
             self.holder.end(tag)  # a consumer without acknowledgements took it
