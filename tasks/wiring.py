@@ -46,6 +46,7 @@ from tasks import metrics
 from tasks.broker.holder import holding
 from tasks.delivery.running import Running
 from tasks.runtime import identity
+from tasks.runtime.express import ENDED
 from tasks.runtime.logs import working_on
 from tasks.scope import CancelToken, Clock, Later, Scope
 
@@ -137,17 +138,19 @@ class Surroundings:
 class Reply:
     """A result on its way to the store: Celery puts its repr into logs and events, so that is a redacted one."""
 
+    __slots__ = ("_json", "_result")
+
     def __init__(self, result: object, blobs: codec.Blobs) -> None:
         """Encode at once, so that a large body is stored, or fails to be, inside the run."""
         self._json = codec.encode(result, blobs)
-        self._shown = redaction.show(result)
+        self._result = result
 
     def __json__(self) -> dict[str, Any]:
         """Give the JSON object; kombu's encoder asks for it."""
         return self._json
 
     def __repr__(self) -> str:
-        return self._shown
+        return redaction.show(self._result)
 
 
 def install(app: Celery, surroundings: Surroundings) -> None:
@@ -157,8 +160,19 @@ def install(app: Celery, surroundings: Surroundings) -> None:
 
 
 def _operation(name: str, handler: Handler, surroundings: Surroundings) -> "Task[Any, Any]":
+    meters = metrics.meters(name)
+
     def run(self: "Task[Any, Any]", *args: object, **fields: object) -> Reply:
-        return Run(self, handler, surroundings, fields).outcome(args)
+        told = vars(self.request)
+        if (ended := told.get(ENDED)) is not None:
+            return _again(ended)
+        properties = told.get("properties") or {}
+        return Run(self, handler, surroundings, meters, fields, told, properties).outcome(args)
+
+    def perform(
+        self: "Task[Any, Any]", headers: Mapping[str, Any], properties: Mapping[str, Any], fields: Mapping[str, object]
+    ) -> Reply:
+        return Run(self, handler, surroundings, meters, fields, headers, properties).outcome(())
 
     # Celery makes one task object a class, so each operation is a class of its own.
     kind = type(
@@ -167,6 +181,7 @@ def _operation(name: str, handler: Handler, surroundings: Surroundings) -> "Task
         {
             "name": name,
             "run": run,
+            "perform": perform,
             "Request": "tasks.runtime.request:RedactedRequest",
             "typing": False,
             "throws": (GaiaError,),
@@ -180,46 +195,63 @@ def _operation(name: str, handler: Handler, surroundings: Surroundings) -> "Task
     return task
 
 
+def _again(ended: Any) -> Reply:
+    """End a run for Celery's tracer as it has ended by express."""
+    if isinstance(ended, BaseException):
+        raise ended
+    reply: Reply = ended
+    return reply
+
+
 class Run:
     """One run of one call."""
 
     def __init__(
-        self, task: "Task[Any, Any]", handler: Handler, around: Surroundings, fields: Mapping[str, object]
+        self,
+        task: "Task[Any, Any]",
+        handler: Handler,
+        around: Surroundings,
+        meters: metrics.Meters,
+        fields: Mapping[str, object],
+        told: Mapping[str, Any],
+        properties: Mapping[str, Any],
     ) -> None:
-        """Take what Celery hands over; nothing is checked yet."""
+        """Take the message: its fields, what its headers told, and its properties. Nothing is checked yet."""
         self.task = task
         self.handler = handler
         self.around = around
+        self.meters = meters
         self.fields = fields
+        self.told = told
+        self.properties = properties
         self.operation = handler.contract.OPERATION
-        self.id = str(task.request.id)
-        properties = task.request.properties or {}
-        self.tag = str(properties.get("delivery_tag", ""))
+        self.id = str(told.get("id"))
         self.lost_leases = int(properties.get("gaia_lost", 0))
-        self.marked = bool(properties.get("gaia_cancelled"))
-        self.fetched_at: float | None = properties.get("gaia_at")
-        self.meters = metrics.meters(self.operation)
         self.call: Call[Any] | None = None
         self.scope: Scope | None = None
 
-    @functools.cached_property
-    def scrub(self) -> Scrubber:
-        """Strikes this call's secrets; made only when there is a text to strike them from."""
-        return Scrubber(redaction.secrets_of(self.handler.contract, self.fields))
+    @property
+    def tag(self) -> str:
+        """The message's delivery tag."""
+        return str(self.properties.get("delivery_tag", ""))
 
-    def struck(self, text: str) -> str:
+    def scrub(self, text: str) -> str:
         """Give a text without this call's secrets."""
-        return self.scrub(text)
+        return self._scrubber(text)
+
+    @functools.cached_property
+    def _scrubber(self) -> Scrubber:
+        # Made only when there is a text to strike secrets from.
+        return Scrubber(redaction.secrets_of(self.handler.contract, self.fields))
 
     def outcome(self, args: tuple[object, ...]) -> Reply:
         """Perform the call; give its reply or raise what Celery is to make of it."""
-        started = self.around.clock.monotonic()
+        meters, monotonic = self.meters, self.around.clock.monotonic
+        started = monotonic()
         ended = "error"
+        meters.running.inc()
         try:
-            with (
-                working_on(self.operation, self.id, self.scrub),
-                metrics.RUNNING.labels(self.operation).track_inprogress(),
-            ):
+            with working_on(self.operation, self.id, self.scrub):
                 reply = self._guarded(args)
             ended = "ok"
         except GaiaError as error:
@@ -234,19 +266,22 @@ class Run:
         else:
             return reply
         finally:
-            self.meters.ended[ended].inc()
-            self.meters.run_seconds.observe(self.around.clock.monotonic() - started)
+            meters.running.dec()
+            meters.ended[ended].inc()
+            meters.run_seconds.observe(monotonic() - started)
 
     def _guarded(self, args: tuple[object, ...]) -> Reply:
         """Perform the call; let no foreign error and no secret out."""
-        with self.around.running.entered(self.id, marked=self.marked, fetched_at=self.fetched_at) as cancelled:
+        properties = self.properties
+        marked, fetched_at = bool(properties.get("gaia_cancelled")), properties.get("gaia_at")
+        with self.around.running.entered(self.id, marked=marked, fetched_at=fetched_at) as cancelled:
             try:
                 return self._perform(args, cancelled)
             except Later as wish:
                 self._come_back(wish.after_s)
                 failure: GaiaError = DeadlineExceeded(self.operation, 0.0)
             except NewerPayload as error:
-                if wire.times(getattr(self.task.request, wire.HEADER, None))[1] is not None:
+                if wire.times(self.told.get(wire.HEADER))[1] is not None:
                     self._come_back(NEWER_PAUSE_S)
                 failure = error
                 self._bury("no worker of the message's version came before its deadline", failure)
@@ -259,14 +294,14 @@ class Run:
                 failure = InternalError(self.operation, type(error).__name__, self.scrub(str(error)))
             self._hand_back_if_stopping()
             self._retry_if_allowed(failure)
-            if self.task.request.ignore_result and not isinstance(failure, Cancelled):
+            if self.told.get("ignore_result") and not isinstance(failure, Cancelled):
                 self._bury("it failed, and its result is stored for nobody", failure)
             raise failure from None
 
     def _perform(self, args: tuple[object, ...], cancelled: CancelToken) -> Reply:
         if args:
             raise InvalidCall(self.operation, "args", "must be empty: fields travel by name")
-        given = getattr(self.task.request, wire.HEADER, None)
+        given = self.told.get(wire.HEADER)
         self.scope = scope = self._scope(given, cancelled)
         envelope = wire.Envelope.read(self.operation, given)
         self._refuse_what_expired()
@@ -302,12 +337,12 @@ class Run:
             cancelled=cancelled,
             report=_Reporter(self.around.results, self.id, clock),
             clock=clock,
-            attempts=int(self.task.request.retries or 0) + 1,
+            attempts=int(self.told.get("retries") or 0) + 1,
         )
 
     def _refuse_what_expired(self) -> None:
         """Drop a call that expired while it was held: Celery looks at that when it is fetched, not when it starts."""
-        expires = self.task.request.expires
+        expires = self.told.get("expires")
         if isinstance(expires, str):
             moment = datetime.fromisoformat(expires)
             if (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() <= self.around.clock.wall():
@@ -338,7 +373,7 @@ class Run:
         queue, held = keys.own_queue(holder.node), holding(self.tag)
         if held is not None and held.move(self.tag, queue):
             raise Ignore
-        raise self.task.retry(countdown=0, queue=queue, max_retries=None, throw=False)
+        raise self._published_anew(countdown=0, queue=queue)
 
     def _hand_back_if_stopping(self) -> None:
         """Give the message back if the worker's end, not the caller, stopped the call."""
@@ -363,8 +398,17 @@ class Run:
         holder = holding(self.tag)
         if holder is not None and holder.postpone(self.tag, self.around.clock.wall() + after_s, retries=retries):
             raise Retry(exc=because, when=after_s)
-        # Another transport, or a pool of processes: Celery publishes the message anew.
-        raise self.task.retry(exc=because, countdown=after_s, max_retries=None, throw=False)
+        raise self._published_anew(exc=because, countdown=after_s)
+
+    def _published_anew(self, **options: Any) -> Exception:
+        """Give what ends this run of a message that this process does not hold.
+
+        Of another transport, or in a pool of processes, Celery publishes it anew. What went by express was given back
+        meanwhile, so it is somebody else's.
+        """
+        by_express = self.task.request.called_directly
+        ends: Exception = Ignore() if by_express else self.task.retry(**options, max_retries=None, throw=False)
+        return ends
 
     def _bury(self, reason: str, failure: GaiaError) -> None:
         holder = holding(self.tag)
@@ -392,6 +436,6 @@ class _Reporter:
             log.debug("progress could not be stored", exc_info=True)
 
 
-def _scrubbed(error: GaiaError, scrub: Scrubber) -> GaiaError:
+def _scrubbed(error: GaiaError, scrub: Callable[[str], str]) -> GaiaError:
     """Give the same error with secrets struck from its texts."""
     return type(error)(*(scrub(each) if isinstance(each, str) else each for each in error.args))

@@ -12,6 +12,9 @@ from celery.worker import consumer as celery_consumer
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from gaia.errors import GaiaError, InvalidCall, UnknownOperation
+from tasks.broker.channel import Channel
+from tasks.runtime.express import Express
+from tasks.runtime.pool import Pool
 
 EVENTS_EVERY_S: Final = 0.1
 EVENTS_MOST: Final = 1000
@@ -24,6 +27,8 @@ class Consumer(celery_consumer.Consumer):
     """The consumer of a Gaia worker."""
 
     _flush_planned = False
+    express: Express
+    """The short way over the present connection; set if the pool and the transport are ours."""
 
     def on_send_event_buffered(self) -> None:
         """Plan to send the events that have gathered; Celery would send them in every turn of the loop.
@@ -51,6 +56,10 @@ class Consumer(celery_consumer.Consumer):
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """Give Celery's handler, wrapped so that a misshapen message cannot end the loop."""
         handle = super().create_task_handler(*args, **options)
+        channel = self.task_consumer.channel
+        if self.hub and isinstance(self.pool, Pool) and isinstance(channel, Channel):
+            self.express = Express(self, self.pool, channel)
+            channel.taker = self.express.take
 
         def on_message(message: Any) -> Any:
             try:

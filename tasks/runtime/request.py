@@ -29,14 +29,19 @@ class RedactedRequest(Request):
             raise InvalidTaskError(f"the body is no task message ({kind})") from None
         if not isinstance(self._kwargs, dict):
             raise InvalidTaskError("the fields of a call must be an object")
-        contract = CALLS.get(self._type)
         self._argsrepr = "()" if not self._args else redaction.MASK
-        self._kwargsrepr = redaction.MASK if contract is None else redaction.show_json(contract, self._kwargs)
+        self._kwargsrepr = shown(self._type, self._kwargs)
         self._request_dict["argsrepr"] = self._argsrepr
         self._request_dict["kwargsrepr"] = self._kwargsrepr
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's signature
         """Describe the request for `inspect`, redacted even where Celery would show the arguments."""
         del safe
-        shown: dict[str, Any] = super().info(safe=True)
-        return shown
+        found: dict[str, Any] = super().info(safe=True)
+        return found
+
+
+def shown(operation: str, fields: dict[str, Any]) -> str:
+    """Give the redacted text of a call's fields."""
+    contract = CALLS.get(operation)
+    return redaction.MASK if contract is None else redaction.show_json(contract, fields)
