@@ -17,8 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from redis.exceptions import RedisError
 
@@ -31,8 +30,7 @@ SMOOTHING: Final = 0.05
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Lease:
+class Lease(NamedTuple):
     """A held message. `until` is monotonic time: past it the lease is not renewed, since the call is overdue."""
 
     fence: str
@@ -41,8 +39,7 @@ class Lease:
     message: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Commit:
+class Commit(NamedTuple):
     """The end of a message: it leaves the held ones, and with it goes its result, both or neither."""
 
     tag: str
@@ -56,7 +53,7 @@ class Commit:
 
     def arguments(self) -> tuple[Any, ...]:
         """Give what the turn script takes."""
-        return (self.tag, self.fence, self.key, self.value, self.ttl_s, self.action, self.first, self.second)
+        return self
 
 
 class Holder:
