@@ -239,7 +239,7 @@ class Channel(kombu_redis.Channel):
         queue, name = self._names[queue_number], tag.decode()
         try:
             # Plain JSON: kombu's own reader builds what a message asks for, and raises what that raises.
-            message = json.loads(item)
+            message = json.loads(item.decode("utf-8", "surrogatepass"))
             flaw = flaw_of(message)
         except Exception:  # noqa: BLE001 - whatever is wrong with one message, the worker goes on
             message, flaw = None, "it is no JSON"
