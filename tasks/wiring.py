@@ -272,9 +272,10 @@ class Run:
 
     def _guarded(self, args: tuple[object, ...]) -> Reply:
         """Perform the call; let no foreign error and no secret out."""
-        properties = self.properties
+        properties, running = self.properties, self.around.running
         marked, fetched_at = bool(properties.get("gaia_cancelled")), properties.get("gaia_at")
-        with self.around.running.entered(self.id, marked=marked, fetched_at=fetched_at) as cancelled:
+        cancelled = running.enter(self.id, marked=marked, fetched_at=fetched_at)
+        try:
             try:
                 return self._perform(args, cancelled)
             except Later as wish:
@@ -297,6 +298,8 @@ class Run:
             if self.told.get("ignore_result") and not isinstance(failure, Cancelled):
                 self._bury("it failed, and its result is stored for nobody", failure)
             raise failure from None
+        finally:
+            running.leave(self.id, cancelled)
 
     def _perform(self, args: tuple[object, ...], cancelled: CancelToken) -> Reply:
         if args:
@@ -418,6 +421,8 @@ class Run:
 
 class _Reporter:
     """Stores progress, at most ten times a second; the last word, with everything done, always."""
+
+    __slots__ = ("_client", "_clock", "_id", "_next")
 
     def __init__(self, client: Any, call_id: str, clock: Clock) -> None:
         self._client = client

@@ -306,7 +306,10 @@ class ExpressRequest(RedactedRequest):
     def _events(self) -> Any:
         """Give the sender of events if there are to be any."""
         eventer = self._express.consumer.event_dispatcher
-        return eventer if eventer is not None and eventer.enabled and self._task.send_events else None
+        if eventer is None or not eventer.enabled or not self._task.send_events:
+            return None
+        # With events off, a worker still sends its heartbeat: to that end the sender is enabled, for that group alone.
+        return eventer if not eventer.groups or "task" in eventer.groups else None
 
     def _shown(self) -> str:
         return shown(self._type, self._fields)
