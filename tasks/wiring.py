@@ -13,14 +13,13 @@ contract's policy allows, and otherwise stored; a foreign one is a defect, logge
 import functools
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from celery import Celery, Task
-from celery.exceptions import CeleryError, Ignore, Reject, Retry
+from celery.exceptions import CeleryError, Ignore, Reject, Retry, WorkerShutdown, WorkerTerminate
 
 from gaia import codec, redaction, wire
 from gaia.contracts.base import Call
@@ -37,10 +36,8 @@ from gaia.errors import (
 )
 from gaia.redaction import Scrubber
 from gaia.store import keys
-from gaia.store import progress as progress_store
 from gaia.store.connection import reaching
 from gaia.store.nodes import Nodes
-from gaia.store.progress import Progress
 from gaia.store.results import parse
 from tasks import metrics
 from tasks.broker.holder import holding
@@ -48,13 +45,12 @@ from tasks.delivery.running import Running
 from tasks.runtime import identity
 from tasks.runtime.express import ENDED
 from tasks.runtime.logs import working_on
+from tasks.runtime.progress import Reporter
 from tasks.scope import CancelToken, Clock, Later, Scope
 
 R = TypeVar("R")
 T = TypeVar("T")
 C = TypeVar("C", bound=Call[Any])
-
-PROGRESS_INTERVAL_S: Final = 0.1
 
 NEWER_PAUSE_S: Final = 5.0
 """How long a message of a newer version waits before a worker looks at it again."""
@@ -290,7 +286,10 @@ class Run:
                 failure = _scrubbed(error, self.scrub)
             except CeleryError:
                 raise
-            except Exception as error:
+            except (WorkerShutdown, WorkerTerminate):
+                raise
+            except (Exception, SystemExit) as error:
+                # A service that wants the process to exit is as defect as any: it is its caller's call that ends.
                 log.exception("a service failed unexpectedly")
                 failure = InternalError(self.operation, type(error).__name__, self.scrub(str(error)))
             self._hand_back_if_stopping()
@@ -338,7 +337,7 @@ class Run:
             operation=self.operation,
             ends_at=clock.monotonic() + (deadline - now),
             cancelled=cancelled,
-            report=_Reporter(self.around.results, self.id, clock),
+            report=Reporter(self.around.results, self.id, clock),
             clock=clock,
             attempts=int(self.told.get("retries") or 0) + 1,
         )
@@ -417,28 +416,6 @@ class Run:
         holder = holding(self.tag)
         if holder is not None:
             holder.bury(self.tag, reason, str(failure))
-
-
-class _Reporter:
-    """Stores progress, at most ten times a second; the last word, with everything done, always."""
-
-    __slots__ = ("_client", "_clock", "_id", "_next")
-
-    def __init__(self, client: Any, call_id: str, clock: Clock) -> None:
-        self._client = client
-        self._id = call_id
-        self._clock = clock
-        self._next = 0.0
-
-    def __call__(self, done: float, total: float | None, note: str) -> None:
-        now = self._clock.monotonic()
-        if now < self._next and done != total:
-            return
-        self._next = now + PROGRESS_INTERVAL_S
-        try:
-            progress_store.store(self._client, self._id, Progress(done, total, note[:200], time.time()))
-        except Exception:
-            log.debug("progress could not be stored", exc_info=True)
 
 
 def _scrubbed(error: GaiaError, scrub: Callable[[str], str]) -> GaiaError:

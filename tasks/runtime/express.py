@@ -25,6 +25,7 @@ from celery import signals
 from celery.app import trace
 from celery.utils.saferepr import saferepr
 from celery.worker import state, strategy
+from kombu.utils.encoding import safe_repr, safe_str
 from vine import promise
 
 from gaia.errors import InternalError
@@ -81,7 +82,8 @@ class Express:
         request = ExpressRequest(self, task, message, fields)
         if self._logs_received:
             request.log_received(strategy.logger)
-        request.tell_received()
+        if request.tells:
+            request.tell_received()
         state.task_reserved(request)
         self.channel.express.add(request.tag)
         self._put(request.run)
@@ -188,20 +190,18 @@ class ExpressRequest(RedactedRequest):
 
     def tell_received(self) -> None:
         """Send Celery's event."""
-        eventer = self._events()
-        if eventer is not None:
-            eventer.send(
-                "task-received",
-                uuid=self.id,
-                name=self.name,
-                args="()",
-                kwargs=self._shown(),
-                root_id=self._headers.get("root_id"),
-                parent_id=self._headers.get("parent_id"),
-                retries=self._headers.get("retries", 0),
-                eta=None,
-                expires=None,
-            )
+        headers = self._headers
+        self._tell(
+            "task-received",
+            name=self.name,
+            args="()",
+            kwargs=self._shown(),
+            root_id=headers.get("root_id"),
+            parent_id=headers.get("parent_id"),
+            retries=headers.get("retries", 0),
+            eta=None,
+            expires=None,
+        )
 
     # --- in a thread of the pool
 
@@ -215,9 +215,8 @@ class ExpressRequest(RedactedRequest):
         state.active_requests.add(self)
         state.total_count[self.name] += 1
         state.all_total_count[0] += 1
-        eventer = self._events()
-        if eventer is not None:
-            eventer.send("task-started", uuid=self.id)
+        if self.tells:
+            self._tell("task-started")
         try:
             reply = self._task.perform(self._headers, self._properties, self._fields)
             if not self._ignores_result():
@@ -240,30 +239,20 @@ class ExpressRequest(RedactedRequest):
             self._task.backend.mark_as_done(self.id, reply, self._context, store_result=True)
 
     def _succeeded(self, reply: Any, runtime: float) -> None:
-        express = self._express
-        eventer = self._events()
-        if eventer is not None or express.logs_success:
-            text = repr(reply)
-            longest = self._task.resultrepr_maxsize
-            text = text if len(text) < longest else saferepr(reply, longest)
-        if express.logs_success:
-            trace.info(
-                trace.LOG_SUCCESS,
-                {
-                    "id": self.id,
-                    "name": self.name,
-                    "return_value": text,
-                    "runtime": runtime,
-                    "args": "()",
-                    "kwargs": self._shown(),
-                },
-            )
         state.requests.pop(self.id, None)
         state.active_requests.discard(self)
         state.reserved_requests.discard(self)
         self.acknowledge()
-        if eventer is not None:
-            eventer.send("task-succeeded", uuid=self.id, result=text, runtime=runtime)
+        logs, tells = self._express.logs_success, self.tells
+        if not logs and not tells:
+            return
+        text, longest = repr(reply), self._task.resultrepr_maxsize
+        text = text if len(text) < longest else saferepr(reply, longest)
+        if logs:
+            context = {"id": self.id, "name": self.name, "return_value": text, "runtime": runtime}
+            trace.info(trace.LOG_SUCCESS, {**context, "args": "()", "kwargs": self._shown()})
+        if tells:
+            self._tell("task-succeeded", result=text, runtime=runtime)
 
     def _by_the_book(self, ended: object) -> None:
         """Have Celery's tracer do what follows from an end: store, log, call hooks, tell."""
@@ -272,6 +261,12 @@ class ExpressRequest(RedactedRequest):
         self.on_success(
             tracer(self.type, self.id, request, self.body, self.content_type, self.content_encoding),
         )
+
+    def on_retry(self, exc_info: Any) -> None:
+        """Tell first: by the time that the message has ended, its next run may have begun."""
+        told = {"exception": safe_repr(exc_info.exception.exc), "traceback": safe_str(exc_info.traceback)}
+        self.send_event("task-retried", **told)
+        self.acknowledge()
 
     def acknowledge(self) -> None:
         """Let the message end with the next turn."""
@@ -303,13 +298,21 @@ class ExpressRequest(RedactedRequest):
 
     # --- in either
 
-    def _events(self) -> Any:
-        """Give the sender of events if there are to be any."""
+    @property
+    def tells(self) -> bool:
+        """Say whether there are to be events."""
         eventer = self._express.consumer.event_dispatcher
         if eventer is None or not eventer.enabled or not self._task.send_events:
-            return None
+            return False
         # With events off, a worker still sends its heartbeat: to that end the sender is enabled, for that group alone.
-        return eventer if not eventer.groups or "task" in eventer.groups else None
+        return not eventer.groups or "task" in eventer.groups
+
+    def _tell(self, kind: str, **fields: Any) -> None:
+        """Send an event. They are news: one that cannot be sent keeps no call from running."""
+        try:
+            self._express.consumer.event_dispatcher.send(kind, uuid=self.id, **fields)
+        except Exception as failure:  # noqa: BLE001 - as above
+            log.warning("an event could not be sent: %s", type(failure).__name__)
 
     def _shown(self) -> str:
         return shown(self._type, self._fields)
