@@ -48,7 +48,7 @@ SHARED_OPTIONS: Final[Mapping[str, Any]] = {
 """Celery options that producers and workers share. Time-outs of sockets are each side's own."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Envelope:
     """What a message says besides its call. Times are seconds since the epoch."""
 
@@ -75,7 +75,7 @@ class Envelope:
         """
         if given is None:
             return cls()
-        if not isinstance(given, Mapping):
+        if not isinstance(given, dict):
             raise InvalidCall(operation, HEADER, "must be an object")
         version = given.get("v", PAYLOAD_VERSION)
         if not isinstance(version, int) or isinstance(version, bool):
@@ -90,8 +90,9 @@ class Envelope:
 
 def times(given: object) -> tuple[float | None, float | None]:
     """Give the publish time and the deadline of a header's value, whatever its version; None for what it has not."""
-    at, deadline = (_seconds(given.get(name)) if isinstance(given, Mapping) else None for name in ("at", "deadline"))
-    return at, deadline
+    if not isinstance(given, dict):
+        return None, None
+    return _seconds(given.get("at")), _seconds(given.get("deadline"))
 
 
 def submitted_at(given: object) -> float | None:
@@ -108,6 +109,8 @@ def key(given: object) -> str | None:
 
 def _seconds(value: object) -> float | None:
     """Read a time; None if it is none. Foreign JSON may hold NaN, or integers beyond every float."""
+    if type(value) is float:
+        return value if -LAST_TIME_S <= value <= LAST_TIME_S else None
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     return float(value) if abs(value) <= LAST_TIME_S else None

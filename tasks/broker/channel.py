@@ -15,7 +15,7 @@ import logging
 import select
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Final
@@ -81,6 +81,9 @@ class Fetching(Base):
         self._undelivered: deque[tuple[str, dict[str, Any]]] = deque()
         self._shared: Any = None
         self._shared_of: Any = None
+        self.taker: Callable[[dict[str, Any]], bool] | None = None
+        """Is offered each fetched message before kombu; what it takes, it ends at the holder, and here in `express`."""
+        self.express: set[str] = set()
         self._turn_sha: str | None = None
 
     # --- what the poller asks
@@ -243,7 +246,7 @@ class Fetching(Base):
         queue, name = self._names[queue_number], tag.decode()
         try:
             # Plain JSON: kombu's own reader builds what a message asks for, and raises what that raises.
-            message = json.loads(item)
+            message = json.loads(item.decode("utf-8", "surrogatepass"))
             flaw = flaw_of(message)
         except Exception:  # noqa: BLE001 - whatever is wrong with one message, the worker goes on
             message, flaw = None, "it is no JSON"
@@ -274,8 +277,10 @@ class Fetching(Base):
         return not self.holder.admit(name, lost) and self.holder.postpone(name, now + SUSPECT_PAUSE_S)
 
     def _deliver(self, queue: str, message: dict[str, Any]) -> None:
-        tag = message["properties"]["delivery_tag"]
         self._queue_cycle.rotate(queue)
+        if self.taker is not None and self.taker(message):
+            return
+        tag = message["properties"]["delivery_tag"]
         self.connection._deliver(message, queue)  # noqa: SLF001 - the transport's own door for its channels
         if tag not in self.qos._delivered and self.holder.holds(tag):  # noqa: SLF001 - as above
             self.holder.end(tag)  # a consumer without acknowledgements took it

@@ -22,8 +22,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 from redis.exceptions import RedisError
 
@@ -46,8 +46,7 @@ LEAVING_S: Final = 0.05
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Lease:
+class Lease(NamedTuple):
     """A held message. `until` is monotonic time: past it the lease is not renewed, since the call is overdue."""
 
     fence: str
@@ -114,7 +113,7 @@ class Holder:
         with self._lock:
             old = self._leases.get(tag)
             if old is not None:
-                self._leases[tag] = replace(old, fence=fence, is_lost=False)
+                self._leases[tag] = old._replace(fence=fence, is_lost=False)
                 return False
             self._leases[tag] = Lease(fence, time.monotonic(), until, message)
             return True
@@ -348,7 +347,7 @@ class Holder:
             lease = self._leases.get(tag)
             if lease is None or lease.fence != fence or lease.is_lost:
                 return  # it has ended, or came here again
-            self._leases[tag] = replace(lease, is_lost=True, was_told=True)
+            self._leases[tag] = lease._replace(is_lost=True, was_told=True)
         log.warning("the lease of message %s was lost: somebody else may run it now", tag)
         call_id = lease.message.get("headers", {}).get("id")
         if self.on_lost is not None and isinstance(call_id, str):

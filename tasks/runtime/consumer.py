@@ -14,6 +14,9 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 
 from gaia.errors import GaiaError, InvalidCall, UnknownOperation
 from tasks.broker.backend import Backend
+from tasks.broker.channel import Fetching
+from tasks.runtime.express import Express
+from tasks.runtime.pool import Pool
 
 EVENTS_EVERY_S: Final = 0.1
 EVENTS_MOST: Final = 1000
@@ -26,6 +29,8 @@ class Consumer(celery_consumer.Consumer):
     """The consumer of a Gaia worker."""
 
     _flush_planned = False
+    express: Express
+    """The short way over the present connection; set if the pool and the transport are ours."""
 
     def on_send_event_buffered(self) -> None:
         """Plan to send the events that have gathered; Celery would send them in every turn of the loop.
@@ -65,6 +70,10 @@ class Consumer(celery_consumer.Consumer):
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """Give Celery's handler, wrapped so that a misshapen message cannot end the loop."""
         handle = super().create_task_handler(*args, **options)
+        channel = self.task_consumer.channel
+        if self.hub and isinstance(self.pool, Pool) and isinstance(channel, Fetching):
+            self.express = Express(self, self.pool, channel)
+            channel.taker = self.express.take
 
         def on_message(message: Any) -> Any:
             try:

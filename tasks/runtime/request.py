@@ -31,17 +31,16 @@ class RedactedRequest(Request):
         if not isinstance(self._kwargs, dict):
             raise InvalidTaskError("the fields of a call must be an object")
         _require_links(self._payload[2])
-        contract = CALLS.get(self._type)
         self._argsrepr = "()" if not self._args else redaction.MASK
-        self._kwargsrepr = redaction.MASK if contract is None else redaction.show_json(contract, self._kwargs)
+        self._kwargsrepr = shown(self._type, self._kwargs)
         self._request_dict["argsrepr"] = self._argsrepr
         self._request_dict["kwargsrepr"] = self._kwargsrepr
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's signature
         """Describe the request for `inspect`, redacted even where Celery would show the arguments."""
         del safe
-        shown: dict[str, Any] = super().info(safe=True)
-        return shown
+        found: dict[str, Any] = super().info(safe=True)
+        return found
 
 
 def _require_links(embed: object) -> None:
@@ -62,3 +61,9 @@ def _require_links(embed: object) -> None:
 
 def _is_signature(link: object) -> bool:
     return isinstance(link, Mapping) and isinstance(link.get("task"), str)
+
+
+def shown(operation: str, fields: dict[str, Any]) -> str:
+    """Give the redacted text of a call's fields."""
+    contract = CALLS.get(operation)
+    return redaction.MASK if contract is None else redaction.show_json(contract, fields)

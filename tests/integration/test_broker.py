@@ -75,7 +75,7 @@ def test_calls_that_end_while_the_worker_drains_are_committed(
         worker.process.send_signal(signal.SIGTERM)
     else:
         Celery(broker=server.url, set_as_current=False).control.shutdown()
-    until(lambda: "shutdown" in worker.text())
+    until(lambda: "takes nothing more" in worker.text() or "shutdown" in worker.text())
     Path(marks[1]).touch()
     assert worker.process.wait(30) == 0
     assert [gaia.stored(each.id) is not None for each in pendings] == [True] * 4

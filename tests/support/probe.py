@@ -1,10 +1,11 @@
 """Operations of a queue `probe` that exist only in tests: they show what wiring does around a service.
 
-celery -A tests.support.probe worker -Q probe
+celery -A tests.support.probe_worker worker -Q probe
 """
 
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -43,6 +44,11 @@ class Fail(Call[Seen], operation="probe.fail"):
     """Fail with a foreign error that holds the secret."""
 
     token: str = secret("all", default="")
+
+
+@contract
+class Leave(Call[Seen], operation="probe.leave"):
+    """Ask the process to exit."""
 
 
 @contract
@@ -172,6 +178,11 @@ def nothing(call: Nothing, scope: Scope) -> Seen:
 @handles(Fail)
 def fail(call: Fail, scope: Scope) -> Seen:
     raise RuntimeError(f"could not log in with {call.token} at https://me:{call.token}@host/")
+
+
+@handles(Leave)
+def leave(call: Leave, scope: Scope) -> Seen:
+    sys.exit("gone")
 
 
 @handles(Flaky)
