@@ -42,8 +42,14 @@ end
 
 local function act(message, list, action, a, b, tag)
   if action == 'delay' then
-    redis.call('ZADD', delayed, a, tag)
-    redis.call('HSET', waiting, tag, list .. '\n' .. (b ~= '' and b or message))
+    local changed = b ~= '' and b or message
+    if redis.call('EXISTS', 'gaia:cancel:' .. (id_of(message) or '')) == 1 then
+      -- Cancelled since it was fetched: the next look at it ends it.
+      push('RPUSH', list, changed)
+    else
+      redis.call('ZADD', delayed, a, tag)
+      redis.call('HSET', waiting, tag, list .. '\n' .. changed)
+    end
   elseif action == 'aside' then
     if stopped[a] then
       redis.call('RPUSH', 'gaia:aside:' .. a, list .. '\n' .. message)

@@ -442,6 +442,16 @@ def test_a_delayed_end_comes_back_at_its_time_and_not_before(client: "redis.Redi
     assert client.zcard(keys.DELAYED) == client.hlen(keys.DELAYED_MESSAGES) == 0
 
 
+def test_what_was_cancelled_since_it_was_fetched_is_not_delayed(client: "redis.Redis", one: Worker) -> None:
+    put(client, "a")
+    one.turn(1)
+    client.set(keys.cancel("a"), 1)
+    one.turn(0, one.act("a", "delay", time.time() + 60))
+    assert one.turn(1) == (0, ["a"])
+    assert one.cancelled == {"a": 1}
+    assert not client.exists(keys.DELAYED, keys.DELAYED_MESSAGES)
+
+
 @pytest.mark.parametrize("action", ["delay", "aside", "bury"])
 def test_an_old_holder_can_do_nothing_to_a_message(
     client: "redis.Redis", one: Worker, other: Worker, action: str
