@@ -42,6 +42,10 @@ end
 
 local function act(message, list, action, a, b, tag)
   if action == 'delay' then
+    if redis.call('HEXISTS', waiting, tag) == 1 then
+      -- Another message of the same tag waits already: a foreign producer gives no tags of their own.
+      tag = 'x' .. fence .. '.' .. tag
+    end
     redis.call('ZADD', delayed, a, tag)
     redis.call('HSET', waiting, tag, list .. '\n' .. (b ~= '' and b or message))
   elseif action == 'aside' then
@@ -85,7 +89,8 @@ local function commit(tags, fences, details)
   for i, at in pairs(details) do
     if ARGV[at + 2] ~= '' then
       redis.call('SET', ARGV[at + 2], ARGV[at + 3], 'EX', ARGV[at + 4])
-      redis.call('PUBLISH', ARGV[at + 2], ARGV[at + 3])
+      -- News only. An error here would end the script halfway, and the ends behind this one would be lost.
+      redis.pcall('PUBLISH', ARGV[at + 2], ARGV[at + 3])
     end
     if moved[i] then
       local message, list = moved[i][1], moved[i][2]
