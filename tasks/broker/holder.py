@@ -17,6 +17,7 @@ no loop takes turns any more, sends the commits.
 
 import json
 import logging
+import os
 import secrets
 import sys
 import threading
@@ -68,9 +69,11 @@ class Holder:
         self._lock = threading.Lock()
         self._turns = 0
         self._leases: dict[str, Lease] = {}
+        self._waiting: set[str] = set()
         self._results: dict[str, tuple[str, bytes | str, int]] = {}
         self._actions: dict[str, tuple[str, str, str]] = {}
         self._commits: list[Commit] = []
+        self._under_way: dict[tuple[str, str], None] = {}
         self._suspect: str | None = None
         self._keeper: Keeper | None = None
         self._thread: threading.Thread | None = None
@@ -146,6 +149,23 @@ class Holder:
         lease = self._leases.get(tag)
         return lease is not None and lease.was_told
 
+    def wait(self, tag: str) -> None:
+        """Say that a message waits for a free slot: `start` is going to be called before it runs."""
+        with self._lock:
+            if tag in self._leases:
+                self._waiting.add(tag)
+
+    def start(self, tag: str) -> bool:
+        """Say that a message's run begins; False if it must not, since the message was given back."""
+        with self._lock:
+            self._waiting.discard(tag)
+            return tag in self._leases
+
+    def drop_waiting(self) -> list[tuple[str, str]]:
+        """Forget what waits for a slot, in the order in which it was fetched; give the tags and fences."""
+        with self._lock:
+            return self._drop([tag for tag in self._leases if tag in self._waiting])
+
     # --- what is to become of a message
 
     def result(self, tag: str, key: str, value: bytes | str, ttl_s: int) -> bool:
@@ -190,6 +210,7 @@ class Holder:
         """Commit a message with the next turn: its result, and what else is to become of it."""
         with self._lock:
             lease = self._leases.pop(tag, None)
+            self._waiting.discard(tag)
             result = self._results.pop(tag, ("", "", 0))
             action = self._actions.pop(tag, ("", "", ""))
             if lease is None:
@@ -204,11 +225,15 @@ class Holder:
     def drop(self, tags: Iterable[str]) -> list[tuple[str, str]]:
         """Forget messages that are given back; give their tags and fences."""
         with self._lock:
-            found = [(tag, self._leases.pop(tag).fence) for tag in list(tags) if tag in self._leases]
-            for tag, _ in found:
-                self._results.pop(tag, None)
-                self._actions.pop(tag, None)
-            return found
+            return self._drop(list(tags))
+
+    def _drop(self, tags: list[str]) -> list[tuple[str, str]]:
+        found = [(tag, self._leases.pop(tag).fence) for tag in tags if tag in self._leases]
+        for tag, _ in found:
+            self._waiting.discard(tag)
+            self._results.pop(tag, None)
+            self._actions.pop(tag, None)
+        return found
 
     def held(self) -> list[str]:
         """Give the tags of what is held and not ended, the first fetched first."""
@@ -229,14 +254,25 @@ class Holder:
             return self._asleep
 
     def take_commits(self, most: int = 500) -> list[Commit]:
-        """Give the commits for a turn; `put_back` returns those that did not arrive."""
+        """Give the commits for a turn; `put_back` returns those that did not arrive, `arrived` says that they did."""
         with self._lock:
             taken, self._commits = self._commits[:most], self._commits[most:]
+            self._under_way.update(dict.fromkeys((each.tag, each.fence) for each in taken))
             return taken
+
+    def arrived(self, commits: list[Commit]) -> None:
+        """Forget commits that the server has answered."""
+        with self._lock:
+            self._forget(commits)
+
+    def _forget(self, commits: list[Commit]) -> None:
+        for each in commits:
+            self._under_way.pop((each.tag, each.fence), None)
 
     def put_back(self, commits: list[Commit]) -> None:
         """Commit again with the next turn: repeating a commit changes nothing, its fence is gone."""
         with self._lock:
+            self._forget(commits)
             self._commits = commits + self._commits
 
     # --- leases
@@ -328,6 +364,7 @@ class Holder:
             except BaseException:
                 self.put_back(commits)
                 raise
+            self.arrived(commits)
             warn_of(refused)
 
     def _sweep(self, keeper: Keeper) -> None:
@@ -357,8 +394,9 @@ class Holder:
     def _due(self) -> list[tuple[str, str]]:
         now = time.monotonic()
         with self._lock:
-            # What waits to be committed is renewed too: a broken connection may keep it waiting.
-            waiting = [(each.tag, each.fence) for each in self._commits]
+            # What waits to be committed is renewed too, and what was sent and not answered: the connection may be half
+            # open. Of one that has arrived meanwhile the lease is gone, and so is its entry here.
+            waiting = [*self._under_way, *((each.tag, each.fence) for each in self._commits)]
             running = [
                 (tag, lease.fence) for tag, lease in self._leases.items() if lease.until > now and not lease.is_lost
             ]
@@ -405,6 +443,16 @@ def holder(broker: str) -> Holder:
             found = _holders[broker] = Holder()
             _process.tell(found)
         return found
+
+
+def _forget_in_child() -> None:
+    """A forked process holds nothing: what it was forked with is its parent's, and so are the fences."""
+    global _lock  # noqa: PLW0603 - another thread of the parent may have had it
+    _holders.clear()
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def holding(tag: str) -> Holder | None:

@@ -1,12 +1,19 @@
 """What a hostile look at the scripts, the wait and the holder found."""
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
 
 from gaia.store import keys
+from tasks.broker.holder import Holder
+from tasks.broker.wait import Wait
 from tests.support.waiting import until
+from tests.unit.broker.conftest import Broker
+from tests.unit.broker.conftest import held as sizes
+from tests.unit.broker.conftest import text as message
 from tests.unit.broker.test_scripts import Worker, lapse, put, queued, text
 
 FAR = time.monotonic() + 3600
@@ -95,3 +102,118 @@ def test_a_server_clock_that_was_set_back_stops_no_sweep(client: "redis.Redis", 
         return restored == 2
 
     until(both, 10)
+
+
+# --- the wait
+
+
+class Replies:
+    """A connection that answers from a list."""
+
+    def __init__(self, *replies: Any) -> None:
+        self.replies = list(replies)
+
+    def read_response(self, **_: Any) -> Any:
+        found = self.replies.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def test_content_after_an_empty_list_is_looked_at_at_once() -> None:
+    """Each time it was there when the wait was armed, and a peer took it."""
+    wait = Wait()
+    assert not wait.read_armed(Replies(b"OK", 1), is_any_paused=False)
+    assert wait.read_armed(Replies(b"OK", 0), is_any_paused=False)
+    assert not wait.read_armed(Replies(b"OK", 1), is_any_paused=False)
+
+
+def test_a_refused_look_ends_no_worker(broker: Broker, client: "redis.Redis", monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a server that somebody's long script keeps busy."""
+    broker.consume().wait_armed()
+    client.set("other", "no list")
+
+    def refused(_: Wait, connection: Any, *__: Any) -> None:
+        commands = [("CLIENT", "CACHING", "YES"), ("LLEN", "other")]
+        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Wait, "arm", refused)
+        client.lpush("q", message("a"))
+        broker.receive(1)
+        client.config_resetstat()
+        broker.idle(0.5)
+        assert client.info("commandstats")["cmdstat_llen"]["calls"] <= 2
+    client.lpush("q", message("b"))
+    broker.receive(2)
+
+
+@pytest.mark.parametrize("user", ["-client"], indirect=True)
+def test_a_list_that_is_none_ends_no_worker_without_tracking(user: str, client: "redis.Redis", holders: None) -> None:
+    client.set("q", "no list")
+    broker = Broker(user).consume("q", "r")
+    try:
+        broker.idle()
+        client.lpush("r", message("a", "r"))
+        assert broker.receive(1) == ["a"]
+    finally:
+        broker.close()
+
+
+@pytest.fixture
+def user(client: "redis.Redis", valkey: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    name = "limited"
+    client.execute_command("ACL", "SETUSER", name, "reset", "on", ">secret", "~*", "&*", "+@all", request.param)
+    database = client.get_connection_kwargs()["db"]
+    host = valkey.rpartition("@")[2].partition("/")[0]
+    yield f"redis://{name}:secret@{host}/{database}"
+    client.execute_command("ACL", "DELUSER", name)
+
+
+# --- the channel
+
+
+def test_what_ends_after_the_last_consumer_was_cancelled_is_committed(broker: Broker, client: "redis.Redis") -> None:
+    client.lpush("q", message("a"))
+    broker.consume().receive(1)
+    broker.consumer.cancel()
+    broker.received[0].ack()
+    broker.pump(lambda: sizes(client) == (0, 0, 0), "the commit", timeout_s=5)
+
+
+def test_two_prefixes_on_one_server_are_held_apart(fresh_url: str, client: "redis.Redis", holders: None) -> None:
+    first = Broker(fresh_url, global_keyprefix="one:").consume()
+    second = Broker(fresh_url, global_keyprefix="two:").consume()
+    client.lpush("two:q", message("a"))
+    second.receive(1)
+    second.received[0].requeue()
+    second.receive(2)
+    second.received[1].ack()
+    second.close()
+    assert sizes(client, "two:") == (0, 0, 0)
+    first.close()
+
+
+# --- the holder
+
+
+def test_commits_under_way_are_renewed() -> None:
+    holder = Holder()
+    holder.fetched("a", "f", FAR, {})
+    holder.end("a")
+    taken = holder.take_commits()
+    assert holder._due() == [("a", "f")]
+    holder.put_back(taken)
+    assert holder._due() == [("a", "f")]
+
+
+def test_what_waits_for_a_slot_is_dropped_and_then_does_not_start() -> None:
+    holder = Holder()
+    for tag in "abc":
+        holder.fetched(tag, "f", FAR, {})
+    for tag in "ab":
+        holder.wait(tag)
+    assert holder.start("a")
+    assert holder.drop_waiting() == [("b", "f")]
+    assert not holder.start("b")
+    assert holder.held() == ["a", "c"]
