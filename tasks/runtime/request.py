@@ -12,6 +12,11 @@ from celery.worker.request import Request
 
 from gaia import redaction
 from gaia.contracts.base import CALLS
+from tasks.broker.holder import holding
+
+
+class GivenBackError(Exception):
+    """The message was given back before its run began."""
 
 
 class RedactedRequest(Request):
@@ -36,6 +41,22 @@ class RedactedRequest(Request):
         self._kwargsrepr = redaction.MASK if contract is None else redaction.show_json(contract, self._kwargs)
         self._request_dict["argsrepr"] = self._argsrepr
         self._request_dict["kwargsrepr"] = self._kwargsrepr
+        self._tag = str(message.delivery_tag)
+        held = holding(self._tag)
+        if held is not None:
+            held.wait(self._tag)
+        self._is_leased = held is not None
+
+    def on_accepted(self, pid: Any, time_accepted: Any) -> None:
+        """Begin the run, in a thread of the pool.
+
+        Raises:
+            GivenBackError: if the worker began to end meanwhile; then the pool does not run it.
+        """
+        held = holding(self._tag)
+        if self._is_leased and (held is None or not held.start(self._tag)):
+            raise GivenBackError(self.id)
+        super().on_accepted(pid, time_accepted)
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's signature
         """Describe the request for `inspect`, redacted even where Celery would show the arguments."""

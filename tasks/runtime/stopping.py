@@ -3,11 +3,12 @@
 On SIGTERM Celery stops fetching and waits for what runs, for ever. Here a thread bounds that:
 
     0                   the signal: running calls may end
-    grace               every service is closed and every call's token set; what ends in an error from now on is
-                        handed back to the queue, what ends in a result is stored
-    grace + 5 s         the process exits, whatever still runs; its messages are restored to the queue by others
+    grace, or the       every service is closed and every call's token set; what ends in an error from now on is
+    second signal       handed back to the queue, what ends in a result is stored
+    5 s later           the process exits, whatever still runs; its messages are restored to the queue by others
 """
 
+import atexit
 import logging
 import os
 import threading
@@ -27,24 +28,34 @@ log = logging.getLogger(__name__)
 
 def install(running: Running, close_services: Callable[[], None], grace_s: float) -> None:
     """Hook into the worker's life. Celery keeps the hooks; they act on this process only."""
-    ended = threading.Event()
+    ended, hurried = threading.Event(), threading.Event()
+    drains: list[threading.Thread] = []
 
     def drain() -> None:
-        if ended.wait(grace_s):
+        hurried.wait(grace_s)
+        if ended.is_set():
             return
-        log.warning("the grace time of %g s is over: stopping what runs", grace_s)
+        log.warning("the grace time of %g s is over, or cut short: stopping what runs", grace_s)
         running.stop()
         close_services()
         if not ended.wait(LAST_WORDS_S):
             log.error("calls are stuck; their messages go back to the queue when their leases lapse")
             os._exit(1)
 
-    def on_stop(**_: Any) -> None:
+    def on_stop(how: str = "", **_: Any) -> None:
         holder.leave()
-        threading.Thread(target=drain, name="gaia-drain", daemon=True).start()
+        if how == "Cold":
+            # SIGQUIT, or the second Ctrl-C.
+            hurried.set()
+        if not drains:
+            drains.append(threading.Thread(target=drain, name="gaia-drain", daemon=True))
+            drains[0].start()
+            # Celery tells of no end after a cold one. By then the threads of the pool have ended.
+            atexit.register(on_end)
 
     def on_end(**_: Any) -> None:
         ended.set()
+        hurried.set()
         close_services()
         holder.close()
         running.close()
