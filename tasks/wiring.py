@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from celery import Celery, Task
-from celery.exceptions import CeleryError, Ignore, Reject, Retry
+from celery.exceptions import CeleryError, Ignore, Reject, Retry, WorkerShutdown, WorkerTerminate
 
 from gaia import codec, redaction, wire
 from gaia.contracts.base import Call
@@ -252,9 +252,9 @@ class Run:
                 self._bury("no worker of the message's version came before its deadline", failure)
             except GaiaError as error:
                 failure = _scrubbed(error, self.scrub)
-            except CeleryError:
+            except (CeleryError, WorkerShutdown, WorkerTerminate):
                 raise
-            except Exception as error:
+            except BaseException as error:
                 log.exception("a service failed unexpectedly")
                 failure = InternalError(self.operation, type(error).__name__, self.scrub(str(error)))
             self._hand_back_if_lost()

@@ -1,6 +1,7 @@
 """Our transport under the ways in which Celery starts, ends and forks workers."""
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +9,12 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from gaia import Gaia
+from gaia import Gaia, errors
 from gaia.store import keys
 from tests.chaos.proxy import Proxy
 from tests.chaos.server import Server
 from tests.support import cluster
-from tests.support.probe import Echo, Hold
+from tests.support.probe import Echo, Hold, Quit
 from tests.support.waiting import until
 
 
@@ -36,6 +37,50 @@ def started(marks: tuple[str, str]) -> int:
 
 def nothing_held(server: Server) -> bool:
     return not any(server.client.exists(each) for each in ("unacked", "unacked_index", keys.HELD))
+
+
+def celery_argv(*options: str) -> list[str]:
+    """Give Celery's own command line over the app of the test operations."""
+    app = ("-m", "celery", "-A", "tests.support.probe_app")
+    return [sys.executable, *app, "worker", "-Q", "probe", "-c", "2", "-l", "INFO", *options]
+
+
+def test_a_pool_of_processes_is_refused(server: Server, tmp_path: Path) -> None:
+    """Its processes would store no result, and one that ends would give back what the others run."""
+    argv = celery_argv("-P", "processes")
+    log = tmp_path / "worker.log"
+    worker = cluster.Worker(argv, {"GAIA_REDIS_URL": server.url}, log)
+    try:
+        assert worker.process.wait(30) == 1
+    finally:
+        cluster.stop(worker.process)
+    assert "a pool of processes cannot be used" in worker.text()
+
+
+def test_a_worker_that_runs_calls_in_its_loop_stores_results_and_ends(
+    gaia: Gaia, server: Server, tmp_path: Path
+) -> None:
+    worker = cluster.Worker(celery_argv("-P", "solo"), {"GAIA_REDIS_URL": server.url}, tmp_path / "worker.log")
+    try:
+        pendings = [gaia.submit(Echo("x")) for _ in range(5)]
+        assert all(each.get(timeout=30).text == "x" for each in pendings)
+    finally:
+        assert cluster.stop(worker.process) == 0
+    assert nothing_held(server)
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_a_service_that_raises_what_is_no_exception_ends_its_call_alone(
+    gaia: Gaia, server: Server, tmp_path: Path, pool: str
+) -> None:
+    worker = cluster.Worker(celery_argv("-P", pool), {"GAIA_REDIS_URL": server.url}, tmp_path / "worker.log")
+    try:
+        with pytest.raises(errors.InternalError):
+            gaia.submit(Quit()).get(timeout=15)
+        assert gaia.submit(Echo("x")).get(timeout=15).text == "x"
+        until(lambda: nothing_held(server))
+    finally:
+        cluster.stop(worker.process)
 
 
 def test_what_has_ended_is_not_run_again_over_a_half_open_connection(
