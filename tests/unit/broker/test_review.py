@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from gaia.store import keys
+from gaia.store.scripts import script
 from tasks.broker.holder import Holder
 from tasks.broker.wait import Wait
 from tests.support.waiting import until
@@ -102,6 +103,19 @@ def test_a_server_clock_that_was_set_back_stops_no_sweep(client: "redis.Redis", 
         return restored == 2
 
     until(both, 10)
+
+
+def test_what_cannot_go_back_from_a_pause_stays_aside(client: "redis.Redis") -> None:
+    client.sadd(keys.PAUSED, "q.x")
+    client.rpush(keys.aside("q.x"), b"q\n" + text("a"), b"r\n" + text("b"))
+    client.set("r", "no list")
+    resume = script(client, "resume")
+    with pytest.raises(redis.ResponseError, match="the pause holds on"):
+        resume(keys=[keys.PAUSED, keys.aside("q.x")], args=["q.x"])
+    assert client.llen(keys.aside("q.x")) == 2
+    assert client.sismember(keys.PAUSED, "q.x")
+    client.delete("r")
+    assert resume(keys=[keys.PAUSED, keys.aside("q.x")], args=["q.x"]) == 2
 
 
 # --- the wait
