@@ -68,6 +68,7 @@ def build(settings: Settings) -> Celery:
         ),
     )
     signals.celeryd_init.connect(_require_fit, weak=False)
+    signals.celeryd_after_setup.connect(_require_one_process, weak=False)
     node.install(
         found,
         connect(settings.redis_url, reply_timeout_s=nodes.REPLY_TIMEOUT_S),
@@ -85,6 +86,12 @@ def _require_fit(**_: Any) -> None:
         probe.require_fit()
     except probe.Unfit as failure:
         sys.exit(f"gaia: {failure}")
+
+
+def _require_one_process(instance: Any, **_: Any) -> None:
+    """Refuse a pool of processes: they know nothing of the leases, and a result is stored by who has the lease."""
+    if instance.pool_cls.__module__ == "celery.concurrency.prefork":
+        sys.exit("gaia: a pool of processes cannot be used; start more workers, or use -P threads or -P solo")
 
 
 def _keeping(settings: Settings) -> Keeping:

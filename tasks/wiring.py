@@ -276,12 +276,9 @@ class Run:
                 self._bury("no worker of the message's version came before its deadline", failure)
             except GaiaError as error:
                 failure = _scrubbed(error, self.scrub)
-            except CeleryError:
+            except (CeleryError, WorkerShutdown, WorkerTerminate):
                 raise
-            except (WorkerShutdown, WorkerTerminate):
-                raise
-            except (Exception, SystemExit) as error:
-                # A service that wants the process to exit is as defect as any: it is its caller's call that ends.
+            except BaseException as error:
                 log.exception("a service failed unexpectedly")
                 failure = InternalError(self.operation, type(error).__name__, self.scrub(str(error)))
             self._hand_back_if_lost()

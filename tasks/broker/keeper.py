@@ -66,10 +66,11 @@ class Keeper:
         self._held = list(held)
         self._sweep = sweep
 
-    def renew(self, leases: Iterable[tuple[str, str]]) -> list[str]:
-        """Renew leases, given by tag and fence; give the tags of those that are lost."""
+    def renew(self, leases: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Renew leases, given by tag and fence; give those that are lost."""
         found = self._scripts["renew"](keys=self._held[1:], args=[part for each in leases for part in each])
-        return [each.decode() for each in found]
+        parts = [each.decode() for each in found]
+        return list(zip(parts[::2], parts[1::2], strict=True))
 
     def commit(self, commits: Sequence[Commit], fence: str) -> int:
         """Send commits without a turn; give how many were refused."""

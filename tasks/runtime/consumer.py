@@ -5,12 +5,15 @@ Celery logs such messages whole, secrets included, and some of them end its loop
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, Final
 
 from celery.exceptions import InvalidTaskError
 from celery.worker import consumer as celery_consumer
+from celery.worker import state
 from kombu.exceptions import ContentDisallowed, DecodeError
+from redis.exceptions import ResponseError
 
 from gaia.errors import GaiaError, InvalidCall, UnknownOperation
 from tasks.broker.backend import Backend
@@ -57,6 +60,7 @@ class Consumer(celery_consumer.Consumer):
             channel = self.task_consumer.channel
             channel.holder.leave()
             channel.settle()
+            channel.give_back_waiting()
         super().close()
 
     def shutdown(self) -> None:
@@ -66,6 +70,25 @@ class Consumer(celery_consumer.Consumer):
         except self.connection_errors:
             log.warning("the last events could not be sent")
         super().shutdown()
+
+    def on_close(self) -> None:
+        """Give back what Celery forgets with a connection: what waits for a rate limit, or for its time."""
+        waiting = [request for bucket in self.task_buckets.values() if bucket for request, _ in bucket.contents]
+        waiting += [each for each in state.scheduled_requests if each not in state.reserved_requests]
+        super().on_close()
+        for each in waiting:
+            try:
+                each.message.channel.give_back([each.message.delivery_tag], "next")
+            except (*self.connection_errors, ResponseError):
+                log.warning("the broker is away or refuses: call %s comes back when its lease lapses", each.id)
+
+    def cancel_active_requests(self) -> None:
+        """Cancel what runs where the pool can; what runs in threads is stopped by the drain.
+
+        Celery's error would end the wait for those threads, and what they go on with would be given back.
+        """
+        with suppress(NotImplementedError):
+            super().cancel_active_requests()
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """Give Celery's handler, wrapped so that a misshapen message cannot end the loop."""

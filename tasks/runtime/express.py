@@ -82,6 +82,7 @@ class Express:
         if request.tells:
             request.tell_received()
         state.task_reserved(request)
+        self.channel.holder.wait(request.tag)
         self.channel.express.add(request.tag)
         self._put(request.run)
         return True
@@ -173,6 +174,9 @@ class ExpressRequest(RedactedRequest):
         self._is_read = True
         return getattr(self, name)
 
+    def _await_slot(self, tag: str) -> None:
+        """Say nothing: whoever reads the message does so at any time, and it was said when it was taken."""
+
     # --- in the loop's thread
 
     def log_received(self, logger: logging.Logger) -> None:
@@ -199,6 +203,9 @@ class ExpressRequest(RedactedRequest):
 
     def run(self) -> None:
         """Run the call and bring it to its end."""
+        if not self._express.channel.holder.start(self.tag):
+            self._forget()  # it was given back meanwhile
+            return
         if self.id in state.revoked and self.revoked():
             return
         started = time.monotonic()
@@ -230,10 +237,14 @@ class ExpressRequest(RedactedRequest):
         if backend is None or not backend.succeed(self.tag, self._headers, reply.__json__()):
             self._task.backend.mark_as_done(self.id, reply, self._context, store_result=True)
 
-    def _succeeded(self, reply: Any, runtime: float) -> None:
+    def _forget(self) -> None:
+        """Take the request off Celery's tables."""
         state.requests.pop(self.id, None)
         state.active_requests.discard(self)
         state.reserved_requests.discard(self)
+
+    def _succeeded(self, reply: Any, runtime: float) -> None:
+        self._forget()
         self.acknowledge()
         logs, tells = self._express.logs_success, self.tells
         if not logs and not tells:

@@ -16,6 +16,10 @@ from celery.concurrency.base import BasePool, apply_target
 log = logging.getLogger(__name__)
 
 
+class GivenBackError(Exception):
+    """The message was given back before its run began."""
+
+
 class Pool(BasePool):
     """A fixed number of threads. Its time limits are the calls' deadlines; it knows none of Celery's.
 
@@ -76,6 +80,8 @@ class Pool(BasePool):
         while (call := get()) is not None:
             try:
                 call()
+            except GivenBackError:
+                log.debug("a call was given back before it began")
             except BaseException:  # a thread of fewer would go unnoticed
                 log.exception("a call could not be brought to its end")
             del call  # or it would live until the next one comes

@@ -3,9 +3,9 @@
 On a signal that asks for the end Celery stops fetching and waits for what runs, for ever. Here a thread bounds that:
 
     0                   the signal: running calls may end
-    grace               every service is closed and every call's token set; what ends in an error from now on is
-                        handed back to the queue, what ends in a result is stored
-    grace + 5 s         the process exits, whatever still runs; its messages are restored to the queue by others
+    grace, or the       every service is closed and every call's token set; what ends in an error from now on is
+    second signal       handed back to the queue, what ends in a result is stored
+    5 s later           the process exits, whatever still runs; its messages are restored to the queue by others
 """
 
 import logging
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 def install(running: Running, close_services: Callable[[], None], grace_s: float) -> None:
     """Hook into the worker's life. Celery keeps the hooks; they act on this process only."""
-    begun, ended = threading.Lock(), threading.Event()
+    begun, hurried, ended = threading.Lock(), threading.Event(), threading.Event()
     hangup = signal.getsignal(signal.SIGHUP)
 
     def give_up() -> None:
@@ -40,9 +40,10 @@ def install(running: Running, close_services: Callable[[], None], grace_s: float
             os._exit(1)
 
     def drain() -> None:
-        if ended.wait(grace_s):
+        hurried.wait(grace_s)
+        if ended.is_set():
             return
-        log.warning("the grace time of %g s is over: stopping what runs", grace_s)
+        log.warning("the grace time of %g s is over, or cut short: stopping what runs", grace_s)
         # A thread of its own: to stop calls and to close services waits for what may be stuck.
         threading.Thread(target=give_up, name="gaia-give-up", daemon=True).start()
         running.stop()
@@ -55,17 +56,21 @@ def install(running: Running, close_services: Callable[[], None], grace_s: float
         threading.Thread(target=drain, name="gaia-drain", daemon=True).start()
 
     def on_end(**_: Any) -> None:
-        # Only then is the end no more bounded: a service that cannot be closed must not hold the process.
-        close_services()
+        # Only behind all of it is the end no more bounded: a service that cannot be closed must not hold the process.
         holder.close()
+        close_services()
         running.close()
         ended.set()
+        hurried.set()
 
-    signals.worker_ready.connect(lambda sender, **_: _take_signals(sender.hostname, hangup), weak=False)
+    signals.worker_ready.connect(lambda sender, **_: _take_signals(sender.hostname, hangup, hurried.set), weak=False)
     signals.worker_shutting_down.connect(on_stop, weak=False)
     signals.worker_shutdown.connect(on_end, weak=False)
     signals.worker_process_shutdown.connect(on_end, weak=False)
 
+
+_IMPATIENT: Final = {signal.SIGINT, signal.SIGQUIT}
+"""A second signal that cuts the grace short; supervisors repeat SIGTERM out of habit."""
 
 _asked: Final[list[int]] = []
 
@@ -75,7 +80,7 @@ def was_asked() -> bool:
     return bool(_asked)
 
 
-def _take_signals(hostname: str, hangup: Any) -> None:
+def _take_signals(hostname: str, hangup: Any, hurry: Callable[[], None]) -> None:
     """End alike at SIGTERM, SIGINT, SIGQUIT and SIGHUP; a hangup ignored from the start, as by nohup(1), stays ignored.
 
     Celery has other ends for some. One terminates what runs, which its pool of threads cannot, and then waits for
@@ -98,6 +103,9 @@ def _take_signals(hostname: str, hangup: Any) -> None:
         log.info("%s: the worker takes nothing more, and ends", name)
         signals.worker_shutting_down.send(sender=hostname, sig=name, how="Warm", exitcode=0)
         state.should_stop = 0
+        while signal.Signals(heard.get()) not in _IMPATIENT:
+            pass
+        hurry()
 
     threading.Thread(target=obey, name="gaia-signals", daemon=True).start()
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):

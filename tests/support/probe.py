@@ -102,6 +102,11 @@ class Die(Call[Seen], operation="probe.die"):
 
 
 @contract
+class Quit(Call[Seen], operation="probe.quit"):
+    """Raise what is no `Exception`, as a panic of a library in Rust is none."""
+
+
+@contract
 class Rest(Call[Seen], operation="probe.rest"):
     """Take so long."""
 
@@ -235,6 +240,11 @@ def die(call: Die, scope: Scope) -> Seen:
         os.kill(os.getpid(), signal.SIGKILL)
         raise TimedOut("probe.die", 0)
     return Seen("survived")
+
+
+@handles(Quit)
+def quit_(call: Quit, scope: Scope) -> Seen:
+    raise SystemExit(3)
 
 
 @handles(Rest)

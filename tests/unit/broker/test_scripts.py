@@ -91,7 +91,7 @@ class Worker:
 
     def renew(self, *tags: str) -> list[bytes]:
         parts = [part for tag in tags for part in (tag, self.fences[tag])]
-        return list(self.client.register_script(SCRIPTS["renew"])(keys=HELD[1:], args=parts))
+        return list(self.client.register_script(SCRIPTS["renew"])(keys=HELD[1:], args=parts))[::2]
 
     def sweep(self, lease_s: float) -> int:
         return int(
