@@ -10,12 +10,11 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Self, TypeVar
+from typing import Any, BinaryIO, Final, NamedTuple, Self, TypeVar
 
 import redis
 
@@ -52,8 +51,7 @@ BODY_MARGIN_S: Final = 3600.0
 """Large bodies outlive the deadline of their call by so much: a dead letter may be replayed."""
 
 
-@dataclass(frozen=True)
-class _Ready:
+class _Ready(NamedTuple):
     """A call that is ready to be queued."""
 
     pending: Pending[Any]
@@ -326,13 +324,13 @@ class Gaia:
         begins_at = now if due_at is None else max(now, due_at)
         ends_at = begins_at + duration(call, "deadline", deadline)
         drop_at = None if expires is None else begins_at + duration(call, "expires", expires)
-        bodies = self.artifacts(keep_s=ends_at - now + BODY_MARGIN_S).session()
+        bodies = self._keeping.session(self.results, keep_s=ends_at - now + BODY_MARGIN_S)
         with reaching(self._result_url):
             fields = call.fields_json(bodies)
         call_id = message.new_id()
         submitted_at = None if begins_at == now else now
         envelope = wire.Envelope(published_at=begins_at, deadline=ends_at, key=key, submitted_at=submitted_at)
-        with bodies.unless_refused():
+        try:
             text = message.text_of(
                 call,
                 fields,
@@ -342,6 +340,9 @@ class Gaia:
                 expires_at=drop_at,
                 stored=stored,
             )
+        except GaiaError:
+            bodies.discard()
+            raise
         pending = Pending(self, call_id, type(call), ends_at, stored=stored)
         holder = call.holder()
         queue = call.QUEUE if holder is None else keys.own_queue(holder.node)
