@@ -14,6 +14,7 @@ from gaia.store import keys
 from tests.chaos.proxy import Proxy
 from tests.chaos.server import Server
 from tests.support import cluster
+from tests.support.evidence import nothing_held, started
 from tests.support.probe import Echo, Hold, Quit
 from tests.support.waiting import until
 
@@ -28,15 +29,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def gaia(server: Server) -> Iterator[Gaia]:
     with Gaia(server.url) as found:
         yield found
-
-
-def started(marks: tuple[str, str]) -> int:
-    path = Path(marks[0])
-    return len(path.read_text()) if path.exists() else 0
-
-
-def nothing_held(server: Server) -> bool:
-    return not any(server.client.exists(each) for each in ("unacked", "unacked_index", keys.HELD))
 
 
 def celery_argv(*options: str) -> list[str]:
@@ -66,7 +58,7 @@ def test_a_worker_that_runs_calls_in_its_loop_stores_results_and_ends(
         assert all(each.get(timeout=30).text == "x" for each in pendings)
     finally:
         assert cluster.stop(worker.process) == 0
-    assert nothing_held(server)
+    assert nothing_held(server.client)
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
@@ -78,7 +70,7 @@ def test_a_service_that_raises_what_is_no_exception_ends_its_call_alone(
         with pytest.raises(errors.InternalError):
             gaia.submit(Quit()).get(timeout=15)
         assert gaia.submit(Echo("x")).get(timeout=15).text == "x"
-        until(lambda: nothing_held(server))
+        until(lambda: nothing_held(server.client))
     finally:
         cluster.stop(worker.process)
 
@@ -93,7 +85,7 @@ def test_what_has_ended_is_not_run_again_over_a_half_open_connection(
             proxy.go_silent()
             Path(marks[1]).touch()
             assert pending.get(timeout=40).text == "released"
-            until(lambda: nothing_held(server))
+            until(lambda: nothing_held(server.client))
         assert started(marks) == 1
 
 
@@ -112,7 +104,7 @@ def test_a_cold_end_commits_what_ends_and_gives_back_the_rest(
         log = worker.text()
     done = sum(gaia.stored(each.id) is not None for each in pendings)
     assert log.count("succeeded in") == done, log[-3000:]
-    assert (server.client.llen("probe"), nothing_held(server)) == (6 - done, True), log[-3000:]
+    assert (server.client.llen("probe"), nothing_held(server.client)) == (6 - done, True), log[-3000:]
     assert not list(server.client.scan_iter("gaia:lost:*"))
 
 
@@ -149,7 +141,7 @@ def test_a_worker_that_drains_gives_back_at_once_what_waits_for_a_slot(
     with cluster.probe_worker(server.url, log=tmp_path / "worker.log") as worker:
         for _ in range(100):
             gaia.submit(Echo("short"))  # so that calls are fetched ahead
-        until(lambda: nothing_held(server) and not server.client.llen("probe"))
+        until(lambda: nothing_held(server.client) and not server.client.llen("probe"))
         pendings = [gaia.submit(Hold(*marks)) for _ in range(8)]
         until(lambda: started(marks) == 4 and server.client.hlen(keys.HELD) == 8)
         worker.process.send_signal(signal.SIGTERM)
