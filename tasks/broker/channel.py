@@ -24,6 +24,7 @@ from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import NoScriptError, ResponseError
 
+from gaia import wire
 from gaia.store import keys
 from tasks.broker.holder import Holder, holder
 from tasks.broker.keeper import LEASE_S, Commit, Keeper, held_keys, turn_arguments
@@ -289,6 +290,10 @@ class Fetching(Base):
         if due is not None and due > now:
             # A stock producer's `countdown` or `eta`, by the clock that brings it back.
             return self.holder.postpone(name, due)
+        # One whose time is over may go on: it is refused before it runs, and its caller hears of it.
+        deadline = wire.times(headers.get(wire.HEADER))[1] if lost else None
+        if deadline is not None and deadline <= now:
+            return False
         return not self.holder.admit(name, lost) and self.holder.postpone(name, now + SUSPECT_PAUSE_S)
 
     def _deliver(self, queue: str, message: dict[str, Any]) -> None:
