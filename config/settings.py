@@ -215,6 +215,31 @@ class Artifacts(Section):
     """What the bodies of one call may take of a worker's memory, together."""
 
 
+class Limits(Section):
+    """What holds for the whole cluster unless `gaia limits` sets something else. Workers should agree on it."""
+
+    rate_per_s: float = Field(default=1000.0, ge=0.001, le=1_000_000)
+    """Requests a second of the whole cluster."""
+    burst: int = Field(default=1000, ge=1, le=10_000_000)
+    """Requests of the whole cluster at once."""
+    host_rate_per_s: float | None = Field(default=None, ge=0.001, le=1_000_000)
+    """Requests a second to one host. No limit by default."""
+    host_burst: int | None = Field(default=None, ge=1, le=10_000_000)
+    """Requests to one host at once, a second's worth by default."""
+    host_concurrency: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Requests to one host under way at once. No limit by default."""
+    bytes_per_s: float | None = Field(default=None, ge=1, le=10**11)
+    """Bandwidth of the whole cluster. No limit by default."""
+    failure_threshold: int = Field(default=5, ge=1, le=1_000_000)
+    """Failures in a row, over the whole cluster, that open the circuit of a host."""
+    open_s: float = Field(default=30.0, ge=0.001, le=86_400)
+    """How long a circuit stays open before a probe is let through."""
+    success_threshold: int = Field(default=3, ge=1, le=1_000_000)
+    """Probes that succeed in a row close a circuit."""
+    probe_s: float = Field(default=60.0, ge=0.001, le=86_400)
+    """A probe without a verdict for so long is taken for dead, and the next caller is the probe."""
+
+
 class Monitor(Section):
     """The monitor process."""
 
@@ -254,6 +279,7 @@ class Settings(BaseSettings):
     worker: Worker = Worker()
     flower: Flower = Flower()
     artifacts: Artifacts = Artifacts()
+    limits: Limits = Limits()
     monitor: Monitor = Monitor()
 
 

@@ -28,6 +28,27 @@ WAIT_SECONDS: Final = Histogram(
     registry=REGISTRY,
 )
 
+LIMIT_DECISIONS: Final = Counter(
+    "gaia_limit_decisions",
+    "Answers of a limit. `limit` is rate, bytes or slots, `level` global, host, key, job or pool, `outcome` admitted, "
+    "refused, shadow_refused (would have been refused) or near (over 80 % of the limit was in use).",
+    ["limit", "level", "outcome"],
+    registry=REGISTRY,
+)
+LIMITS_AWAY: Final = Counter(
+    "gaia_limits_away",
+    "Limits asked for while Redis did not answer, by what was chosen: open, closed.",
+    ["choice"],
+    registry=REGISTRY,
+)
+LEASES: Final = Gauge("gaia_limit_leases_held", "Slots of concurrency limits held here.", ["level"], registry=REGISTRY)
+CIRCUITS: Final = Gauge(
+    "gaia_circuits", "Circuits this worker used of late, by the state it last saw.", ["state"], registry=REGISTRY
+)
+CIRCUIT_ANSWERS: Final = Counter(
+    "gaia_circuit_answers", "Answers of circuit breakers: passage, probe, kept_out.", ["answer"], registry=REGISTRY
+)
+
 
 class Meters(NamedTuple):
     """The metrics of one operation, looked up once: a look-up by label costs more than the count."""

@@ -32,6 +32,7 @@ from gaia.store.bodies import Source
 from gaia.store.connection import connect, reaching, require_url, show_url
 from gaia.store.dead import DeadLetters
 from gaia.store.idempotency import kept_s
+from gaia.store.limits import Limits
 from gaia.store.nodes import Node, Nodes
 from gaia.store.queues import Queues
 from gaia.store.results import Meta, Waiter, end, parse
@@ -232,6 +233,11 @@ class Gaia:
     def queues(self) -> Queues:
         """Pause, resume, and see how much waits."""
         return Queues(self.broker(), self._url)
+
+    @property
+    def limits(self) -> Limits:
+        """Limits of the cluster, of hosts, keys, jobs and pools: set, get, list, reset."""
+        return Limits(self.broker(), self._url)
 
     @property
     def dead(self) -> DeadLetters:

@@ -425,6 +425,41 @@ class PoolExhausted(Transient):
         return f"{self.pool}: all {self.size} busy for {self.waited_s:.3f} s"
 
 
+# --- of limits
+
+
+@dataclass(eq=False, repr=False)
+class LimitExceeded(Transient):
+    """A limit of the cluster leaves no room for the call now. `limit` names the level, `rate:api.example.com`."""
+
+    limit: str
+    retry_after_s: float
+
+    def __str__(self) -> str:
+        return f"the limit {self.limit} is used up: try again in {self.retry_after_s:.3f} s"
+
+
+@dataclass(eq=False, repr=False)
+class CircuitOpen(Transient):
+    """Calls to a host failed in a row, so none is let through for a while."""
+
+    host: str
+    retry_after_s: float
+
+    def __str__(self) -> str:
+        return f"the circuit of {self.host} is open: try again in {self.retry_after_s:.3f} s"
+
+
+@dataclass(eq=False, repr=False)
+class LeaseLost(Transient):
+    """A slot of a concurrency limit was not renewed in time; another may have it by now."""
+
+    limit: str
+
+    def __str__(self) -> str:
+        return f"the lease of {self.limit} lapsed while it was held"
+
+
 # --- of files
 
 

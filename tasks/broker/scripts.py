@@ -1,15 +1,14 @@
 """The transport's Lua scripts, whole."""
 
 import hashlib
-from importlib.resources import files
 from typing import Final
 
 from gaia.store import keys
-from gaia.store.scripts import include
+from gaia.store.scripts import include, text
 
 
 def _source(name: str) -> str:
-    return files("tasks.broker").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+    return text("tasks.broker", name)
 
 
 _READING: Final = _source("_message") + _source("_held")

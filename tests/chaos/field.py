@@ -248,7 +248,7 @@ def leftovers(client: "redis.Redis") -> dict[str, int]:
     """Count what has no time to live and is no record that is meant to stay, by the beginning of its name."""
     found: dict[str, int] = {}
     for name in client.scan_iter("*", count=1000):
-        if name.startswith(EXPECTED) or client.ttl(name) >= 0:
+        if name.startswith(EXPECTED) or client.ttl(name) != -1:
             continue
         group = name.decode(errors="replace").partition("-")[0][:40]
         found[group] = found.get(group, 0) + 1

@@ -28,7 +28,12 @@ _TIMEOUTS: Final[dict[str, Any]] = {
 
 
 def connect(
-    url: str, *, max_connections: int = 64, retries: int = 1, reply_timeout_s: float = REPLY_TIMEOUT_S
+    url: str,
+    *,
+    max_connections: int = 64,
+    retries: int = 1,
+    reply_timeout_s: float = REPLY_TIMEOUT_S,
+    connect_timeout_s: float = CONNECT_TIMEOUT_S,
 ) -> redis.Redis:
     """Make a client. It dials at the first command.
 
@@ -43,7 +48,7 @@ def connect(
         max_connections=max_connections,
         timeout=POOL_WAIT_S,
         retry=Retry(ConstantBackoff(0.05), retries),
-        **{**_TIMEOUTS, "socket_timeout": reply_timeout_s},
+        **{**_TIMEOUTS, "socket_timeout": reply_timeout_s, "socket_connect_timeout": connect_timeout_s},
     )
     return redis.Redis(connection_pool=pool)
 

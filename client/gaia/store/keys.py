@@ -105,3 +105,26 @@ def history(call_id: str) -> str:
 def aside(operation: str) -> str:
     """Name the list of messages that wait for a paused operation to be resumed."""
     return f"gaia:aside:{operation}"
+
+
+# --- of limits; they share a hash tag, so that a stack of them is one script call on one node of a Redis Cluster
+
+_LIMITS = "{gaia:limits}"
+LIMIT_SETTINGS: Final = f"{_LIMITS}:settings"
+LIMITS_CHANNEL: Final = "gaia:limits"
+"""Announces changes: of the settings by `LIMIT_SETTINGS`, of a circuit's state by its key."""
+
+
+def bucket(name: str) -> str:
+    """Name the level of a rate or bandwidth limit."""
+    return f"{_LIMITS}:bucket:{name}"
+
+
+def slots(name: str) -> str:
+    """Name the leases of a concurrency limit."""
+    return f"{_LIMITS}:slots:{name}"
+
+
+def circuit(name: str) -> str:
+    """Name the state of a circuit breaker."""
+    return f"{_LIMITS}:circuit:{name}"

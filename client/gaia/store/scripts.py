@@ -1,4 +1,7 @@
-"""Loads the Lua scripts that lie beside this module; a server that lost one is given it again."""
+"""Loads Lua scripts, those that lie beside this module and those of other packages.
+
+A server that lost one is given it again.
+"""
 
 from functools import cache
 from importlib.resources import files
@@ -6,6 +9,8 @@ from typing import Final
 
 import redis
 from redis.commands.core import Script
+
+_OWN: Final = "gaia.store"
 
 _INCLUDES: Final = {
     "bury": ("_bury",),
@@ -19,12 +24,12 @@ _INCLUDES: Final = {
 @cache
 def source(name: str) -> str:
     """Give the text of `lua/<name>.lua`, what it includes in front."""
-    return "".join(_text(each) for each in (*_INCLUDES.get(name, ()), name))
+    return "".join(text(_OWN, each) for each in (*_INCLUDES.get(name, ()), name))
 
 
 def include(name: str) -> str:
     """Give the text of a part that other packages' scripts include."""
-    return _text(name)
+    return text(_OWN, name)
 
 
 def script(client: redis.Redis, name: str) -> Script:
@@ -32,5 +37,6 @@ def script(client: redis.Redis, name: str) -> Script:
     return client.register_script(source(name))
 
 
-def _text(name: str) -> str:
-    return files("gaia.store").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+def text(package: str, name: str) -> str:
+    """Give the text of `lua/<name>.lua` of a package, as it is."""
+    return files(package).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Limits that hold for the whole cluster: rates, bandwidth, concurrency, circuit breakers."""

@@ -1,0 +1,213 @@
+"""The limits of the cluster, as a service uses them: names in, leave out, every wait within the bounds of the call.
+
+    limits = cluster.limits()
+    names = levels(host="api.example.com", key="acme")
+    with limits.trying("api.example.com", if_away=Away.FAIL_OPEN) as attempt:
+        limits.admit(scope, names, if_away=Away.FAIL_OPEN)
+        with limits.holding(scope, names, if_away=Away.FAIL_CLOSED):
+            ...
+
+`LimitExceeded` and `CircuitOpen` say when to come back. A service turns them into `Later(error.retry_after_s)`, which
+gives its slot back: `admit`, `move` and `holding` do not wait longer than 250 ms for leave, nor 200 ms more for leave
+that was reserved.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Self
+
+from config import settings
+from gaia.errors import CircuitOpen, Transient
+from tasks import metrics
+from tasks.limits import counting
+from tasks.limits.ahead import Ahead
+from tasks.limits.counting import answer, level
+from tasks.limits.memory import MemoryBreaker, MemoryLeases, MemoryTokens
+from tasks.limits.policy import Policy
+from tasks.limits.protocols import (
+    LEASE_TTL_S,
+    Admitted,
+    Away,
+    CircuitBreaker,
+    ConcurrencyLimiter,
+    Lease,
+    Passage,
+    Refused,
+)
+from tasks.limits.reach import Reach
+from tasks.limits.renewal import Held, Renewal
+from tasks.limits.shared import SharedBreaker, SharedLeases, SharedTokens
+from tasks.limits.view import ViewedBreaker
+from tasks.limits.waiting import leave
+from tasks.limits.watcher import Watcher
+from tasks.scope import Clock, Scope
+
+
+class Attempt:
+    """A try through a circuit; success unless `fail` was called or the block raised."""
+
+    def __init__(self) -> None:
+        """Not failed yet."""
+        self.failed = False
+
+    def fail(self) -> None:
+        """Tell that it failed, although nothing was raised: an answer of 503, for instance."""
+        self.failed = True
+
+
+class Limits:
+    """Thread-safe; one a process."""
+
+    def __init__(
+        self, tokens: Ahead, leases: ConcurrencyLimiter, breaker: CircuitBreaker, *, policy: Policy | Watcher
+    ) -> None:
+        """Put the parts together."""
+        self._tokens = tokens
+        self._leases = leases
+        self._breaker = breaker
+        self._policy = policy
+        self._renewal = Renewal(leases)
+
+    @classmethod
+    def in_redis(cls, url: str, defaults: settings.Limits) -> Self:
+        """Make those of a cluster. Nothing is dialled yet.
+
+        Raises:
+            InvalidSetting: if the URL is malformed.
+        """
+        reach = Reach.to(url)
+        breaker = ViewedBreaker(SharedBreaker(reach))
+        watcher = Watcher(reach, defaults, on_circuit=breaker.forget)
+        found = cls(Ahead(SharedTokens(reach)), SharedLeases(reach), breaker, policy=watcher)
+        found._reach = reach
+        return found
+
+    @classmethod
+    def in_memory(cls, policy: Policy, clock: Clock | None = None) -> Self:
+        """Make those of one process alone."""
+        return cls(Ahead(MemoryTokens(clock), clock), MemoryLeases(clock), MemoryBreaker(clock), policy=policy)
+
+    _reach: Reach | None = None
+
+    @property
+    def policy(self) -> Policy:
+        """Give what is set now."""
+        return self._policy.policy() if isinstance(self._policy, Watcher) else self._policy
+
+    def ask(self, names: tuple[str, ...], *, if_away: Away) -> Admitted | Refused:
+        """Ask for leave for one request, without waiting; see `RateLimiter.admit`."""
+        return self._tokens.admit(self.policy.rates(names), if_away=if_away)
+
+    def admit(self, scope: Scope, names: tuple[str, ...], *, if_away: Away) -> None:
+        """Wait for leave for one request; see `levels` for the names.
+
+        Raises:
+            LimitExceeded: that would take more than 250 ms, or longer than the call has.
+            Cancelled, DeadlineExceeded: of the call.
+            Unreachable: Redis did not answer, and `if_away` is `FAIL_CLOSED`.
+        """
+        leave(scope, lambda: self.ask(names, if_away=if_away), limit=f"rate:{names[-1]}")
+
+    def move(self, scope: Scope, names: tuple[str, ...], size_bytes: int, *, if_away: Away) -> int:
+        """Wait for leave to move bytes; give how many may move now, 1 to `size_bytes`. To be asked before each chunk.
+
+        Raises:
+            LimitExceeded, Cancelled, DeadlineExceeded, Unreachable: as `admit`.
+        """
+        buckets = self.policy.bandwidths(names)
+
+        def ask() -> Admitted | Refused:
+            return self._tokens.take(buckets, size_bytes, if_away=if_away)
+
+        return leave(scope, ask, limit=f"bytes:{names[-1]}").tokens
+
+    @contextmanager
+    def holding(
+        self, scope: Scope, names: tuple[str, ...], *, ttl_s: float = LEASE_TTL_S, if_away: Away
+    ) -> Iterator[Held]:
+        """Hold a slot of every level inside the block; it is renewed there, and lapses `ttl_s` after a crash.
+
+        A block that lasts asks `Held.check`, which raises `LeaseLost`.
+
+        Raises:
+            LimitExceeded, Cancelled, DeadlineExceeded, Unreachable: as `admit`.
+        """
+        slots = self.policy.slots(names)
+
+        def ask() -> Lease | Refused:
+            return answer(slots, self._leases.acquire(slots, ttl_s=ttl_s, if_away=if_away))
+
+        lease = leave(scope, ask, limit=f"slots:{names[-1]}")
+        counting.held(lease)
+        held = self._renewal.keep(lease)
+        gauges = [metrics.LEASES.labels(level(each.name)) for each in slots]
+        for each in gauges:
+            each.inc()
+        try:
+            yield held
+        finally:
+            self._renewal.release(held)
+            for each in gauges:
+                each.dec()
+
+    def enter(self, host: str, *, if_away: Away) -> Passage:
+        """Ask for leave to try a host; `succeeded`, `failed` or `abandoned` has to follow.
+
+        Raises:
+            CircuitOpen: calls to the host failed in a row.
+            Unreachable: Redis did not answer, and `if_away` is `FAIL_CLOSED`.
+        """
+        found = self._breaker.enter(host, self.policy.rules(host), if_away=if_away)
+        if isinstance(found, Refused):
+            raise CircuitOpen(host, round(found.retry_after_s, 6))
+        return found
+
+    def succeeded(self, passage: Passage) -> None:
+        """End a passage: it worked."""
+        self._breaker.succeeded(passage)
+
+    def failed(self, passage: Passage) -> None:
+        """End a passage: it failed."""
+        self._breaker.failed(passage)
+
+    def abandoned(self, passage: Passage) -> None:
+        """End a passage: nobody will know."""
+        self._breaker.abandoned(passage)
+
+    @contextmanager
+    def trying(self, host: str, *, if_away: Away) -> Iterator[Attempt]:
+        """Try a host inside the block.
+
+        A `Transient` error of the block is a failure, `Attempt.fail` is one; no error is a success. Any other error (a
+        cancel, the caller's own mistake) says nothing about the host.
+
+        Raises:
+            CircuitOpen, Unreachable: as `enter`.
+        """
+        passage, attempt, verdict = self.enter(host, if_away=if_away), Attempt(), self.abandoned
+        try:
+            yield attempt
+        except Transient:
+            verdict = self.failed
+            raise
+        else:
+            verdict = self.failed if attempt.failed else self.succeeded
+        finally:
+            verdict(passage)
+
+    def close(self) -> None:
+        """Give back what was leased ahead, and the connections."""
+        self._renewal.close()
+        if isinstance(self._policy, Watcher):
+            self._policy.close()
+        self._tokens.close()
+        if self._reach is not None:
+            self._reach.close()
+
+
+@cache
+def limits() -> Limits:
+    """Give the limits of this process' cluster."""
+    found = settings.load()
+    return Limits.in_redis(found.redis_url, found.limits)

@@ -1,0 +1,62 @@
+-- One step of a circuit breaker: the twin of tasks/limits/circuit.py, where the state machine is explained.
+-- KEYS  1 the circuit, a hash
+-- ARGV  1 `enter`, `succeeded`, `failed`, `abandoned` or `look`   2 id of a probe, "" if it is none
+--       3 failure threshold   4 microseconds open   5 success threshold   6 microseconds of a probe   7 channel, of changes
+-- Returns the state (0 closed, 1 open, 2 half-open), failures in a row, and for `enter` microseconds to stay out, -1 for
+-- the probe, 0 for a passage. A change of state is announced.
+local POLL_US, KEPT_S = 1000000, 3600
+local CLOSED, OPEN, HALF_OPEN = 0, 1, 2
+local key, verb, id = KEYS[1], ARGV[1], ARGV[2]
+local now = now_us()
+local kept = redis.call('HMGET', key, 'failures', 'until', 'successes', 'probe', 'probe_until')
+local failures, open_until, successes = tonumber(kept[1] or 0), tonumber(kept[2] or 0), tonumber(kept[3] or 0)
+local probe, probe_until = kept[4] or '', tonumber(kept[5] or 0)
+
+local function state()
+  if open_until == 0 then
+    return CLOSED
+  end
+  return now < open_until and OPEN or HALF_OPEN
+end
+
+local before = open_until
+local answer, changed = 0, false
+local is_probe = id ~= '' and id == probe
+if verb == 'enter' then
+  if state() == OPEN then
+    answer = open_until - now
+  elseif state() == HALF_OPEN and probe ~= '' and now < probe_until then
+    answer = math.min(probe_until - now, POLL_US)
+  elseif state() == HALF_OPEN then
+    probe, probe_until, answer, changed = id, now + tonumber(ARGV[6]), -1, true
+  end
+elseif verb == 'succeeded' and state() == CLOSED then
+  failures, changed = 0, failures > 0
+elseif verb == 'succeeded' and is_probe then
+  probe, successes, changed = '', successes + 1, true
+  if successes >= tonumber(ARGV[5]) then
+    failures, open_until, successes = 0, 0, 0
+  end
+elseif verb == 'failed' and (state() == CLOSED or is_probe) then
+  if state() == CLOSED then
+    failures = failures + 1
+  end
+  changed = true
+  if open_until > 0 or failures >= tonumber(ARGV[3]) then
+    open_until, successes, probe = now + math.max(1, tonumber(ARGV[4])), 0, ''
+  end
+elseif verb == 'abandoned' and is_probe then
+  probe, changed = '', true
+end
+
+if changed and failures == 0 and open_until == 0 then
+  redis.call('DEL', key)
+elseif changed then
+  redis.call('HSET', key, 'failures', failures, 'until', string.format('%.0f', open_until), 'successes', successes,
+    'probe', probe, 'probe_until', string.format('%.0f', probe_until))
+  redis.call('EXPIRE', key, string.format('%.0f', KEPT_S + math.ceil(math.max(0, open_until - now) / 1000000)))
+end
+if open_until ~= before then
+  redis.call('PUBLISH', ARGV[7], key)
+end
+return { state(), failures, answer }
