@@ -173,6 +173,7 @@ def test_a_key_that_a_message_names_without_owning_it_is_left_alone(
         sent = foreign.send_task("probe.echo", {}, {"text": "x"}, queue="probe", headers={"gaia": {"key": "owned"}})
     gaia.pending(sent.id, Echo).get(timeout=20)
     assert client.ttl(keys.idempotency("owned")) > before_s - 60
+    client.delete("gaia:delayed", "gaia:delayed:messages")
 
 
 def test_lower_priority_numbers_run_first(gaia: Gaia, client: redis.Redis, tmp_path: Path) -> None:
@@ -240,7 +241,9 @@ def test_a_newer_payload_waits_for_a_newer_worker_until_its_deadline(
     header = {"gaia": {"v": 99, "deadline": time.time() + 60}}
     with foreign:
         call_id = foreign.send_task("probe.echo", kwargs={"text": "x"}, queue="probe", headers=header).id
-    until(lambda: gaia.queues.delayed() == 1)
+    until(lambda: client.hlen("gaia:delayed:messages") == 1)
+    (entry,) = client.hvals("gaia:delayed:messages")
+    assert call_id.encode() in entry
     assert client.get(f"celery-task-meta-{call_id}") is None
     client.delete("gaia:delayed", "gaia:delayed:messages")
 
