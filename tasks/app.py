@@ -71,13 +71,14 @@ def build(settings: Settings) -> Celery:
     )
     signals.celeryd_init.connect(_require_fit, weak=False)
     signals.celeryd_after_setup.connect(_require_one_process, weak=False)
+    # Before the worker is a node, which would be sent calls about its roots.
+    _claim_roots(found, Roster(broker, settings.redis_url))
     node.install(
         found,
         connect(settings.redis_url, reply_timeout_s=nodes.REPLY_TIMEOUT_S),
         connect(result_url, reply_timeout_s=nodes.REPLY_TIMEOUT_S, retries=0),
         settings.files.local,
     )
-    _claim_roots(found, Roster(broker, settings.redis_url))
     _sweep(keeping, broker)
     stopping.install(running, wiring.close_services, settings.worker.grace_s)
     signals.setup_logging.connect(lambda **_: logs.configure(settings.worker.log_level), weak=False)

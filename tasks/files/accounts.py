@@ -19,12 +19,13 @@ class Account:
         self._quota = quota
         self._path = path
         self._scope = scope
-        self._spare_bytes = 0
+        self._spare_bytes = self._spare_files = 0
         self._grown_bytes = self._grown_files = 0
 
-    def allow(self, size_bytes: int) -> None:
+    def allow(self, size_bytes: int, files: int = 0) -> None:
         """Let the next bytes grow for nothing: they take the place of so many that go."""
         self._spare_bytes += size_bytes
+        self._spare_files += files
 
     def grow(self, size_bytes: int, files: int = 0) -> None:
         """Record a growth.
@@ -39,11 +40,27 @@ class Account:
         self._grown_bytes += size_bytes - spared
         self._grown_files += files
 
+    def replacing(self, size_bytes: int | None) -> "Taken":
+        """Count on the place of a file of that size, None for none, before its successor is written."""
+        self.allow(size_bytes or 0)
+        self.grow(0, 1 if size_bytes is None else 0)
+        return Taken(self, size_bytes)
+
+    def grow_beyond(self, size_bytes: int, files: int) -> None:
+        """Record a growth for which nothing that was allowed is used.
+
+        Raises:
+            QuotaExceeded, FileBusy, Cancelled, DeadlineExceeded
+        """
+        self._usage.change(size_bytes, files, self._quota, self._path, self._scope)
+        self._grown_bytes += size_bytes
+        self._grown_files += files
+
     def settle(self) -> None:
         """Say that the growth stands, and give back what was allowed and not used."""
         self._grown_bytes = self._grown_files = 0
-        self.shrink(self._spare_bytes)
-        self._spare_bytes = 0
+        self.shrink(self._spare_bytes, self._spare_files)
+        self._spare_bytes = self._spare_files = 0
 
     def shrink(self, size_bytes: int, files: int = 0) -> None:
         """Record what has gone."""
@@ -55,6 +72,28 @@ class Account:
         size_bytes, files = self._grown_bytes, self._grown_files
         self._grown_bytes = self._grown_files = 0
         self.shrink(size_bytes, files)
+
+
+class Taken:
+    """The file whose place another takes: as it was found at first, and as it is at last."""
+
+    def __init__(self, account: Account, size_bytes: int | None) -> None:
+        """Take what was counted on."""
+        self._account = account
+        self._size_bytes = size_bytes
+
+    def now(self, size_bytes: int | None) -> None:
+        """Count what is really replaced; the caller holds the lock of its name until that is done.
+
+        Raises:
+            QuotaExceeded, FileBusy, Cancelled, DeadlineExceeded
+        """
+        more_bytes = (size_bytes or 0) - (self._size_bytes or 0)
+        more_files = (size_bytes is not None) - (self._size_bytes is not None)
+        self._account.allow(max(0, more_bytes), max(0, more_files))
+        if more_bytes < 0 or more_files < 0:
+            self._account.grow_beyond(max(0, -more_bytes), max(0, -more_files))
+        self._size_bytes = size_bytes
 
 
 _SETTLING_S: Final = 30.0

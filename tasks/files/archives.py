@@ -20,11 +20,12 @@ import zstandard
 
 from gaia.contracts import files
 from gaia.errors import ArchiveRefused, InvalidCall
+from tasks.roots.annex import is_ours
 from tasks.roots.roots import DEPTH_LIMIT
 
 FORMATS: Final = {".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "tar.gz", ".tar.zst": "tar.zst", ".zip": "zip"}
-HEADER_BYTES: Final = 1 << 20
-"""A tar's header of names and attributes may have so many; tarfile takes it into memory."""
+HEADER_BYTES: Final = 1 << 16
+"""A tar's header of names and attributes may have so many; tarfile takes it into memory, and up to 1000 in a row."""
 
 ENTRY_BYTES: Final = 4096
 """What a member may take beside its content, on the average."""
@@ -43,6 +44,9 @@ BROKEN: Final = (
     ValueError, LookupError, NotImplementedError, RuntimeError,
 )  # fmt: skip
 """What the libraries raise for an archive that is none; errors of the disk are others."""
+
+_COMPRESSIONS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
+"""Of a zip. LZMA is not among them: the archive says how much memory it takes, up to 4 GiB (APPNOTE 5.8.8)."""
 
 _END: Final = struct.Struct("<4s4H2LH")
 _END_TAIL: Final = 65_535
@@ -143,6 +147,8 @@ def _of_zip(file: io.FileIO, call: files.Unpack) -> Iterator[Member]:
                 raise refused(call, each.filename, "is neither a file nor a directory")
             if each.flag_bits & 1:
                 raise refused(call, each.filename, "is encrypted")
+            if each.compress_type not in _COMPRESSIONS:
+                raise refused(call, each.filename, "is compressed in a way that is not read")
             yield Member(
                 name=each.filename,
                 parts=_parts(each.orig_filename, call),
@@ -159,6 +165,8 @@ def _parts(name: str, call: files.Unpack) -> list[str]:
     parts = [each for each in name.split("/") if each not in ("", ".")]
     if ".." in parts:
         raise refused(call, name, "has the component '..'")
+    if any(is_ours(each.casefold()) for each in parts):
+        raise refused(call, name, "has a name that is Gaia's own")
     if len(parts) > DEPTH_LIMIT or "\0" in name:
         raise refused(call, name, "has a name that no file has")
     return parts

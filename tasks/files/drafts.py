@@ -65,15 +65,15 @@ class Draft:
             with suppress(FileNotFoundError):  # it was renamed
                 os.unlink(self._name, dir_fd=self._place)
 
-    def publish(self, name: str, *, durable: bool, absent: bool = False) -> None:
+    def publish(self, name: str, *, absent: bool = False) -> None:
         """Make it the file of that name; a link of that name is replaced, not followed.
+
+        What it holds is to be on the disk (fsync) before, and the directory after, if the write is durable.
 
         Raises:
             FileExistsError: with `absent`, if the name is taken.
-            OSError: as fsync(2), link(2) and rename(2); nothing has changed then, unless the last fsync failed.
+            OSError: as link(2) and rename(2); nothing has changed then.
         """
-        if durable:
-            os.fsync(self.fd)
         if self._place == -1:
             if not self._link(name, self._directory, may_exist=not absent):
                 self._name_it()
@@ -82,8 +82,6 @@ class Draft:
             os.link(self._name, name, src_dir_fd=self._place, dst_dir_fd=self._directory)
         else:
             os.rename(self._name, name, src_dir_fd=self._place, dst_dir_fd=self._directory)
-        if durable:
-            os.fsync(self._directory)
 
     def _name_it(self) -> None:
         fcntl.flock(self.fd, fcntl.LOCK_EX)

@@ -14,7 +14,7 @@ from typing import Final
 
 KEPT: Final = 256
 
-_SET: Final = re.compile(r"(!?)(\]?[^\]]*)\]")
+_SET: Final = re.compile(r"(!?)(\][^\]]*|[^\]]+)\]")
 _SPECIAL: Final = re.compile(r"[\\\[\]^&|~]")
 
 
@@ -60,7 +60,7 @@ def _component(part: str) -> str:
         elif head == "?":
             pieces[-1] += "[^/]"
         elif head == "[" and (found := _SET.match(rest)):
-            pieces[-1] += f"(?!/)[{'^' if found[1] else ''}{_SPECIAL.sub(_escaped, found[2])}]"
+            pieces[-1] += f"(?!/){_set(found[2], negated=bool(found[1]))}"
             rest = rest[found.end() :]
         else:
             pieces[-1] += re.escape(head)
@@ -69,6 +69,16 @@ def _component(part: str) -> str:
         return first
     last = middle.pop()
     return first + "".join(f"(?>[^/]*?{each})" for each in middle if each) + "[^/]*" + last
+
+
+def _set(characters: str, *, negated: bool) -> str:
+    """Give the expression of a set; one with a range that runs backwards is of no character, as in fnmatch."""
+    built = f"[{'^' if negated else ''}{_SPECIAL.sub(_escaped, characters)}]"
+    try:
+        re.compile(built)
+    except re.error:
+        return "." if negated else "(?!)"
+    return built
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -230,8 +230,12 @@ def _events(document: Document) -> Iterator[_Event]:
             if index % 4096 == 0:
                 document.scope.check()
             yield event
-    except (ijson.JSONError, UnicodeDecodeError, ValueError) as failure:
-        raise document.refuse(f"is no JSON: {failure}") from None
+    except UnicodeDecodeError as failure:
+        raise document.refuse(f"is no UTF-8: {failure.reason}") from None
+    except (ijson.JSONError, ValueError) as failure:
+        # Its further lines are a part of the document, which has no place in an error.
+        reason = next(iter(str(failure).splitlines()), "") or type(failure).__name__
+        raise document.refuse(f"is no JSON: {reason}") from None
 
 
 class _Selection:

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from gaia.contracts import files
@@ -18,12 +19,21 @@ from gaia.contracts.files import Kind
 from gaia.errors import InvalidCall
 from tasks.files import globs
 from tasks.roots.annex import is_ours
+from tasks.roots.descent import Descent
 from tasks.roots.roots import Roots, split, translated
 from tasks.scope import Scope
 
-_INTO: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CHECK_EVERY: Final = 1000
 """Entries between two looks at the call's deadline and cancellation."""
+
+PAGE_CHARACTERS: Final = 8 * 1024 * 1024
+"""Paths of one page of a walk have so many together, whatever its limit."""
+
+WINDOW: Final = 100_000
+"""Names of one directory that a walk keeps; a directory of more than twice as many is read more than once."""
+
+_Name = tuple[str, bool]
+"""The name of an entry, and whether it is a directory."""
 
 
 class Lister:
@@ -71,10 +81,12 @@ class Lister:
         """Give a page of the paths beneath a directory, depth first."""
         above = call.path if call.path.endswith(":") else call.path + "/"
         found: list[str] = []
+        size = 0
         walk = Walk(call, _resume(call), scope)
         with self._roots.directory(call.path) as fd, translated(call.path):
             for each in walk.beneath(fd):
-                if len(found) == call.limit:
+                size += len(each)
+                if len(found) == call.limit or (size > PAGE_CHARACTERS and found):
                     return files.Walked(paths=tuple(found), cursor=found[-1][len(above) :])
                 found.append(above + each)
         return files.Walked(paths=tuple(found))
@@ -119,16 +131,19 @@ def _resume(call: files.Walk) -> list[str]:
 
 @dataclass
 class _Level:
-    """A directory under way: its descriptor, its path (ending in a slash), and what is left of it, the next last."""
+    """A directory under way: its path (ending in a slash), and what was read of it and is left, the next last.
 
-    fd: int
+    `cut` is the last name that was read, None if those are all.
+    """
+
     above: str
-    left: "list[os.DirEntry[str]]"
+    left: list[_Name]
+    cut: str | None
     after: list[str]
 
 
 class Walk:
-    """A walk with a stack of its own: a deep tree is no deep recursion. It holds a descriptor for each level."""
+    """A walk with a stack of its own: a deep tree is no deep recursion, and a wide one is read a part at a time."""
 
     def __init__(self, call: files.Walk, after: list[str], scope: Scope) -> None:
         """Begin behind the path whose names are `after`."""
@@ -141,31 +156,30 @@ class Walk:
 
     def beneath(self, fd: int) -> Iterator[str]:
         """Give the relative paths of what is beneath a directory."""
-        levels = [self._level(os.dup(fd), "", self._after)]
-        try:
+        with Descent(fd) as descent:
+            levels = [self._level(fd, "", self._after)]
             while levels:
-                level = levels[-1]
-                inner = None
-                for each in self._rest_of(level):
+                level, inner = levels[-1], None
+                for each in self._rest_of(level, descent):
                     if isinstance(each, str):
                         yield each
                     else:
                         inner = each
-                if inner is None:
-                    os.close(levels.pop().fd)
-                else:
+                if inner is not None:
                     levels.append(inner)
-        finally:
-            for level in levels:
-                os.close(level.fd)
+                elif level.cut is not None:
+                    level.left, level.cut = self._names(descent.fd, beyond=level.cut)
+                else:
+                    levels.pop()
+                    if levels:
+                        descent.up()
 
-    def _rest_of(self, level: _Level) -> "Iterator[str | _Level]":
+    def _rest_of(self, level: _Level, descent: Descent) -> "Iterator[str | _Level]":
         """Give the paths of a level until one is a directory to go into, which is given last."""
         glob, above, left = self._glob, level.above, level.left
         while left:
-            each = left.pop()
-            name = each.name
-            if not each.is_dir(follow_symlinks=False):
+            name, is_directory = left.pop()
+            if not is_directory:
                 if self._files and (glob is None or glob.match(above + name)):
                     yield above + name
                 continue
@@ -174,38 +188,43 @@ class Walk:
             if self._directories and not resumed and (glob is None or glob.match(path)):
                 yield path
             if path.count("/") + 1 < self._depth:
-                inner = self._into(level, name, level.after[1:] if resumed else [])
-                if inner is not None:
-                    yield inner
-                    return
-
-    def _into(self, level: _Level, name: str, after: list[str]) -> _Level | None:
-        try:
-            fd = os.open(name, _INTO, dir_fd=level.fd)
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            return None  # it has gone meanwhile, was swapped for a link, or may not be read
-        return self._level(fd, f"{level.above}{name}/", after)
+                try:
+                    descent.down(name)
+                except (FileNotFoundError, NotADirectoryError, PermissionError):
+                    continue  # it has gone meanwhile, was swapped for a link, or may not be read
+                yield self._level(descent.fd, path + "/", level.after[1:] if resumed else [])
+                return
 
     def _level(self, fd: int, above: str, after: list[str]) -> _Level:
         """Read a directory; of what was given before, nothing but the directory that the last path lies in is left."""
-        try:
-            self._scope.check()
-            with os.scandir(fd) as entries:
-                found = [each for each in entries if not each.name.endswith(".gaia") or not is_ours(each.name)]
-        except BaseException:
-            os.close(fd)
-            raise
-        if after:
-            first = after[0]
-            # The last path itself, too, if it is a directory: what is beneath it comes after it.
-            found = [
-                each
-                for each in found
-                if each.name > first or (each.name == first and each.is_dir(follow_symlinks=False))
-            ]
-        found.sort(key=_name, reverse=True)
-        return _Level(fd, above, found, after)
+        left, cut = self._names(fd, resumed=after[0]) if after else self._names(fd)
+        return _Level(above, left, cut, after)
 
+    def _names(self, fd: int, *, beyond: str = "", resumed: str | None = None) -> tuple[list[_Name], str | None]:
+        """Give the first names of a directory behind one, the next last, and the last of them if there are more.
 
-def _name(each: "os.DirEntry[str]") -> str:
-    return each.name
+        The resumed path itself comes again if it is a directory: what is beneath it is behind it.
+        """
+        found: list[_Name] = []
+        cut: str | None = None
+        with os.scandir(fd) as entries:
+            while part := list(islice(entries, CHECK_EVERY)):
+                self._scope.check()
+                more = [
+                    (each.name, each.is_dir(follow_symlinks=False))
+                    for each in part
+                    if not each.name.endswith(".gaia") or not is_ours(each.name)
+                ]
+                if beyond:
+                    more = [each for each in more if each[0] > beyond]
+                if resumed is not None:
+                    more = [each for each in more if each[0] > resumed or each == (resumed, True)]
+                if cut is not None:
+                    more = [each for each in more if each[0] <= cut]
+                found += more
+                if len(found) >= 2 * WINDOW:
+                    found.sort()
+                    del found[WINDOW:]
+                    cut = found[-1][0]
+        found.sort(reverse=True)
+        return found, cut

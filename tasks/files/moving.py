@@ -3,8 +3,8 @@
 import errno
 import os
 import stat
-from contextlib import ExitStack, suppress
-from typing import Final
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, suppress
 
 from gaia.contracts import files
 from gaia.errors import FileFailed, FileMissing, PathDenied, PreconditionFailed
@@ -12,10 +12,9 @@ from tasks.files.accounts import Account, Accounts
 from tasks.files.drafts import CHUNK_BYTES, Sink
 from tasks.files.renaming import rename_unless_exists
 from tasks.files.writing import ABSENT, Terms, Writer, size_of
+from tasks.roots.descent import Descent
 from tasks.roots.roots import Roots, split, translated
 from tasks.scope import Scope
-
-_INTO: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Mover:
@@ -41,9 +40,23 @@ class Mover:
         """Move a file or a directory; between roots, or file systems beneath one, a file is copied and deleted."""
         scope.check()
         if split(call.path)[0] != split(call.target)[0] or not self._rename(call, scope):
-            self.copy(files.Copy(call.path, call.target, durable=call.durable, if_absent=call.if_absent), scope)
-            self.delete(files.Delete(call.path, durable=call.durable), scope)
+            self._carry(call, scope)
         return files.Moved(path=call.path, target=call.target)
+
+    def _carry(self, call: files.Move, scope: Scope) -> None:
+        """Copy a file and delete it, unless another has taken its name meanwhile."""
+        with self._roots.reading(call.path) as source:
+            before = os.fstat(source)
+            terms = Terms(durable=call.durable, if_absent=call.if_absent)
+            self._writer.put(call.target, lambda sink: pour(source, call.path, sink), terms, scope)
+            with self._roots.reading(call.path) as found, translated(call.path):
+                now = os.fstat(found)
+            if not os.path.samestat(before, now) or (before.st_size, before.st_mtime_ns) != (
+                now.st_size,
+                now.st_mtime_ns,
+            ):
+                raise PreconditionFailed(call.path, "the file that was copied", "one that has changed")
+            self.delete(files.Delete(call.path, durable=call.durable), scope)
 
     def _rename(self, call: files.Move, scope: Scope) -> bool:
         """Rename within a root; False if that would cross file systems."""
@@ -56,19 +69,20 @@ class Mover:
             self._writer.place(call.target, terms, scope) as (directory, target, account),
             translated(call.path),
         ):
-            replaced = size_of(directory, target)
-            same = _same(above, name, directory, target)
-            try:
-                if call.if_absent:
-                    rename_unless_exists(above, name, directory, target)
-                else:
-                    os.rename(name, target, src_dir_fd=above, dst_dir_fd=directory)
-            except OSError as failure:
-                if failure.errno == errno.EXDEV:
-                    return False
-                if call.if_absent and failure.errno == errno.EEXIST:
-                    raise PreconditionFailed(call.target, ABSENT, "one") from None
-                raise _of_target(call, failure) from None
+            with self._writer.locked(call.target, directory, target, scope):
+                replaced = size_of(directory, target)
+                same = _same(above, name, directory, target)
+                try:
+                    if call.if_absent:
+                        rename_unless_exists(above, name, directory, target)
+                    else:
+                        os.rename(name, target, src_dir_fd=above, dst_dir_fd=directory)
+                except OSError as failure:
+                    if failure.errno == errno.EXDEV:
+                        return False
+                    if call.if_absent and failure.errno == errno.EEXIST:
+                        raise PreconditionFailed(call.target, ABSENT, "one") from None
+                    raise _of_target(call, failure) from None
             if account is not None and replaced is not None and not same:
                 account.shrink(replaced, 1)
             if call.durable:
@@ -84,17 +98,15 @@ class Mover:
                 account = stack.enter_context(self._accounts.opened(call.path, scope))
                 directory, name = stack.enter_context(self._roots.parent(call.path))
                 stack.enter_context(translated(call.path))
-                if account is not None:
-                    locks = self._roots.annex(call.path).locks
-                    stack.enter_context(locks.holding(directory, name, call.path, scope))
-                entries, size = _delete(directory, name, account, scope, recursive=call.recursive)
+                deletion = _Deletion(account, lambda place, each: self._writer.locked(call.path, place, each, scope))
+                deletion.of(directory, name, scope, recursive=call.recursive)
                 if call.durable:
                     os.fsync(directory)
         except FileMissing:
             if not call.missing_ok:
                 raise
-            entries = size = 0
-        return files.Deleted(path=call.path, entries=entries, size_bytes=size)
+            return files.Deleted(path=call.path, entries=0, size_bytes=0)
+        return files.Deleted(path=call.path, entries=deletion.entries, size_bytes=deletion.size_bytes)
 
     def make_dir(self, call: files.MakeDir, scope: Scope) -> files.Made:
         """Make a directory and those above it."""
@@ -141,49 +153,59 @@ def _of_target(call: files.Move, failure: OSError) -> Exception:
     return failure
 
 
-def _delete(directory: int, name: str, account: Account | None, scope: Scope, *, recursive: bool) -> tuple[int, int]:
-    """Delete what a name is of; give how many entries that were, and the bytes of the files among them."""
-    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    if not stat.S_ISDIR(found.st_mode):
-        return _unlink(directory, name, found, account)
-    if not recursive:
+class _Deletion:
+    """What is deleted so far."""
+
+    def __init__(self, account: Account | None, locked: Callable[[int, str], AbstractContextManager[None]]) -> None:
+        self._account = account
+        self._locked = locked
+        self.entries = 0
+        self.size_bytes = 0
+
+    def of(self, directory: int, name: str, scope: Scope, *, recursive: bool) -> None:
+        """Delete what a name is of."""
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if not stat.S_ISDIR(found.st_mode):
+            with self._locked(directory, name):
+                self._unlink(directory, name)
+        elif recursive:
+            self._tree(directory, name, scope)
+        else:
+            self._rmdir(directory, name)
+
+    def _tree(self, directory: int, name: str, scope: Scope) -> None:
+        """Delete a directory and all beneath it; no link that takes the place of one is followed."""
+        with Descent(directory) as descent:
+            descent.down(name)
+            while descent.depth:
+                scope.check()
+                inner = self._files_of(descent.fd)
+                if inner is not None:
+                    descent.down(inner)
+                else:
+                    self._rmdir_left(descent)
+
+    def _files_of(self, fd: int) -> str | None:
+        """Delete files until a directory comes, and give its name, None behind the last."""
+        with os.scandir(fd) as found:
+            for each in found:
+                if each.is_dir(follow_symlinks=False):
+                    return each.name
+                self._unlink(fd, each.name)
+        return None
+
+    def _rmdir_left(self, descent: Descent) -> None:
+        name = descent.up()
+        self._rmdir(descent.fd, name)
+
+    def _rmdir(self, directory: int, name: str) -> None:
         os.rmdir(name, dir_fd=directory)
-        return 1, 0
-    return _delete_beneath(directory, name, account, scope)
+        self.entries += 1
 
-
-def _unlink(directory: int, name: str, found: os.stat_result, account: Account | None) -> tuple[int, int]:
-    os.unlink(name, dir_fd=directory)
-    size = found.st_size if stat.S_ISREG(found.st_mode) else 0
-    if account is not None and stat.S_ISREG(found.st_mode):
-        account.shrink(size, 1)
-    return 1, size
-
-
-def _delete_beneath(directory: int, name: str, account: Account | None, scope: Scope) -> tuple[int, int]:
-    """Delete a directory and all beneath it; a descriptor is held for each level, so no swapped link is followed."""
-    entries = size = 0
-    # Each level: the directory that holds it, its name there, its descriptor.
-    levels = [(directory, name, os.open(name, _INTO, dir_fd=directory))]
-    try:
-        while levels:
-            scope.check()
-            above, own, fd = levels[-1]
-            inner = None
-            with os.scandir(fd) as found:
-                for each in found:
-                    if each.is_dir(follow_symlinks=False):
-                        inner = each.name
-                        break
-                    count, bytes_ = _unlink(fd, each.name, each.stat(follow_symlinks=False), account)
-                    entries, size = entries + count, size + bytes_
-            if inner is not None:
-                levels.append((fd, inner, os.open(inner, _INTO, dir_fd=fd)))
-                continue
-            os.rmdir(own, dir_fd=above)
-            entries += 1
-            os.close(levels.pop()[2])
-    finally:
-        for _, _, fd in levels:
-            os.close(fd)
-    return entries, size
+    def _unlink(self, directory: int, name: str) -> None:
+        size = size_of(directory, name)
+        os.unlink(name, dir_fd=directory)
+        self.entries += 1
+        self.size_bytes += size or 0
+        if self._account is not None and size is not None:
+            self._account.shrink(size, 1)

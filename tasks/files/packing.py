@@ -17,6 +17,7 @@ from gaia.contracts import files
 from gaia.errors import ArchiveRefused
 from tasks.files.drafts import CHUNK_BYTES, Sink
 from tasks.files.listing import Walk
+from tasks.files.reading import Bounded
 from tasks.files.writing import Terms, Writer
 from tasks.roots.roots import Roots, translated
 from tasks.scope import Scope
@@ -61,7 +62,7 @@ class Packer:
             with _FORMS[call.format](cast("io.BufferedWriter", buffered)) as target:
                 for name, path in self._members(call, scope):
                     scope.check()
-                    self._add(target, name, path, bounds)
+                    self._add(target, name, path, bounds, scope)
             buffered.flush()
             buffered.detach()
 
@@ -83,7 +84,7 @@ class Packer:
             for each in Walk(files.Walk(call.path, kind="any"), [], scope).beneath(fd):
                 yield each, f"{call.path}{joint}{each}"
 
-    def _add(self, target: Target, name: str, path: str, bounds: "_Bounds") -> None:
+    def _add(self, target: Target, name: str, path: str, bounds: "_Bounds", scope: Scope) -> None:
         with self._roots.parent(path) as (directory, last), translated(path):
             found = os.stat(last, dir_fd=directory, follow_symlinks=False)
         if stat.S_ISDIR(found.st_mode):
@@ -96,7 +97,7 @@ class Packer:
             opened = os.fstat(fd)
             bounds.count(name, opened.st_size)
             with translated(path):
-                target.file(name, opened, io.FileIO(fd, closefd=False))
+                target.file(name, opened, Bounded(fd, scope))
 
 
 class _Bounds:
@@ -156,9 +157,11 @@ class _Zip:
     def file(self, name: str, found: os.stat_result, content: io.FileIO) -> None:
         info = self._info(name, found)
         info.file_size = found.st_size
+        left = found.st_size  # what is added meanwhile was not counted
         with self._zip.open(info, "w") as member:
-            while chunk := content.read(CHUNK_BYTES):
+            while left and (chunk := content.read(min(left, CHUNK_BYTES))):
                 member.write(chunk)
+                left -= len(chunk)
 
     def close(self) -> None:
         self._zip.close()

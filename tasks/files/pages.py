@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from gaia.contracts import files
 from gaia.errors import BadDocument, BodyTooLarge, InvalidCall, PreconditionFailed
+from tasks.files.reading import Bounded
 from tasks.scope import Scope
 
 SMALL_BYTES: Final = 8 * 1024 * 1024
@@ -60,7 +61,7 @@ class Document:
     def reader(self, at: int = 0) -> BinaryIO:
         """Give a file to read it from a byte on."""
         os.lseek(self.fd, at, os.SEEK_SET)
-        return io.BufferedReader(io.FileIO(self.fd, closefd=False), BUFFER_BYTES)
+        return io.BufferedReader(Bounded(self.fd, self.scope), BUFFER_BYTES)
 
     def whole(self) -> bytes:
         """Read a small one.

@@ -1,7 +1,8 @@
 """Reading files beneath the roots: whole, a range, the end, a checksum."""
 
+import io
 import os
-from typing import Final
+from typing import Any, Final
 
 from gaia.contracts import files
 from gaia.errors import BodyTooLarge
@@ -13,6 +14,33 @@ CHUNK_BYTES: Final = 1 << 20
 SMALL_BYTES: Final = 64 * 1024
 POLL_S: Final = 0.1
 """How often a file is looked at that has nothing new: the file systems tell of a change are the local ones."""
+
+
+class Bounded(io.FileIO):
+    """A descriptor, which stays the caller's, to be read within a call's bounds: they are asked for with each part."""
+
+    def __init__(self, fd: int, scope: Scope) -> None:
+        """Read on from where it is."""
+        super().__init__(fd, closefd=False)
+        self._scope = scope
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        """Read a part.
+
+        Raises:
+            Cancelled, DeadlineExceeded
+        """
+        self._scope.check()
+        return super().readinto(buffer)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read a part, or the rest.
+
+        Raises:
+            Cancelled, DeadlineExceeded
+        """
+        self._scope.check()
+        return super().read(-1 if size is None else size) or b""
 
 
 class Reader:

@@ -48,10 +48,10 @@ class FilesService:
         artifacts: Artifacts | None = None,
         pace: Pace = unbounded,
         max_operations: int = MAX_OPERATIONS,
-        worker: str = "local",
+        worker: Callable[[], str] = lambda: "local",
         holders: Holders | None = None,
     ) -> None:
-        """Take the roots, the store of artifacts, the pace of streams, and the name of the worker for statistics.
+        """Take the roots, the store of artifacts, the pace of streams, and what names the worker for statistics.
 
         `holders` tells who has the roots that are not here.
         """
@@ -266,7 +266,7 @@ class FilesService:
     def stats(self, call: files.Stats, scope: Scope) -> files.FileStats:
         """Give every counter and gauge."""
         del call
-        return self._meter.stats(self._worker, states.of_roots(self._roots, scope))
+        return self._meter.stats(self._worker(), states.of_roots(self._roots, scope))
 
     def health(self, call: files.Health, scope: Scope) -> files.FileHealth:
         """Tell how the roots are."""

@@ -16,12 +16,16 @@ csv.field_size_limit(SMALL_BYTES)
 
 
 class _Lines:
-    """The lines of a document from a byte on; `position` is the byte behind the last one given."""
+    """The lines of a document from a byte on.
+
+    `position` is the byte behind the last one given, `begun_at` the one at which the row of several lines begins.
+    """
 
     def __init__(self, document: Document, at: int) -> None:
         self._document = document
         self._reader: BinaryIO = document.reader(at)
         self.position = at
+        self.begun_at = at
 
     def next(self) -> bytes:
         """Give a line with its end, b"" behind the last.
@@ -40,8 +44,11 @@ class _Lines:
 
         Raises:
             BadDocument: if one is no UTF-8.
+            BodyTooLarge: if the row is over 8 MiB.
         """
         while line := self.next():
+            if self.position - self.begun_at > SMALL_BYTES:
+                raise self._document.too_large()
             try:
                 yield line.decode()
             except UnicodeDecodeError as failure:
@@ -96,6 +103,7 @@ def parse_csv(call: files.ParseCsv, document: Document) -> files.Parsed:
         names = next(_rows(call, head), []) if call.first_row_names else []
         chosen = _chosen(call, names)
         lines = head
+        lines.begun_at = lines.position
         if place.kind:
             lines = _Lines(document, place.position)
         before = lines.position
@@ -105,7 +113,7 @@ def parse_csv(call: files.ParseCsv, document: Document) -> files.Parsed:
                 if not page.fits(size):
                     return page.parsed(Place("b", before))
                 page.add(_item(row, names, chosen, document, before), size)
-            before = lines.position
+            before = lines.begun_at = lines.position
     except csv.Error as failure:
         raise document.refuse(f"is no CSV: {failure}") from None
     return page.parsed(None)

@@ -27,7 +27,7 @@ def service() -> FilesService:
         artifacts=keeping.of(settings).store(results),
         pace=paced(cluster.limits()),
         max_operations=settings.files.max_operations,
-        worker=identity.own().node,
+        worker=lambda: identity.own().node,
         holders=lambda: holders(nodes.list(), roster.list()),
     )
 

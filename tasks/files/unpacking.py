@@ -110,22 +110,32 @@ class _Contents:
         self._staging = staging
         self._account = account
         self._entries = 0
+        self._directories: set[tuple[str, ...]] = set()
         self._left_bytes = call.max_bytes
 
     def fill(self, source: int) -> files.Unpacked:
         """Write every member."""
         try:
-            for each in members(source, self._call):
+            for number, each in enumerate(members(source, self._call), 1):
                 self._scope.check()
-                self._entries += 1
-                if self._entries > self._call.max_entries:
-                    raise refused(self._call, each.name, f"is more than {self._call.max_entries} entries")
+                self._count(each, number)
                 self._write(each)
         except BROKEN as failure:
             refuse_broken(self._call, failure)
         return files.Unpacked(
             path=self._call.target, entries=self._entries, content_bytes=self._call.max_bytes - self._left_bytes
         )
+
+    def _count(self, member: Member, number: int) -> None:
+        """Count a member and the directories that its name makes, each once; a directory may come again."""
+        above = tuple(member.parts if member.directory else member.parts[:-1])
+        while above and above not in self._directories and len(self._directories) <= self._call.max_entries:
+            self._directories.add(above)
+            self._entries += 1
+            above = above[:-1]
+        self._entries += not member.directory
+        if max(self._entries, number) > self._call.max_entries:
+            raise refused(self._call, member.name, f"is more than {self._call.max_entries} entries")
 
     def _write(self, member: Member) -> None:
         above = member.parts if member.directory else member.parts[:-1]

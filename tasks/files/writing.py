@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,10 +49,7 @@ class Writer:
             Cancelled, DeadlineExceeded
         """
         with self.place(path, terms, scope) as (directory, name, account), translated(path):
-            replaced = size_of(directory, name)
-            if account is not None:
-                account.allow(replaced or 0)
-                account.grow(0, 1 if replaced is None else 0)
+            taken = None if account is None else account.replacing(size_of(directory, name))
             with Draft(directory, self._roots.annex(path)) as draft:
                 claim = None if account is None else account.grow
                 sink = Sink(draft.fd, path, scope.check, claim, limit_bytes=terms.limit_bytes)
@@ -60,26 +57,34 @@ class Writer:
                     fill(sink)
                 finally:
                     sink.seal()
-                try:
-                    draft.publish(name, durable=terms.durable, absent=terms.if_absent)
-                except FileExistsError:
-                    raise PreconditionFailed(path, ABSENT, "one") from None
+                if terms.durable:
+                    os.fsync(draft.fd)
+                # The lock is held for an instant, however long the content took.
+                with self.locked(path, directory, name, scope):
+                    if terms.if_etag is not None:
+                        self._require(path, terms.if_etag, scope)
+                    if taken is not None:
+                        taken.now(size_of(directory, name))
+                    publish(draft, name, path, absent=terms.if_absent)
+            # What follows may fail, and the content stands.
             if account is not None:
                 account.settle()
+            if terms.durable:
+                os.fsync(directory)
             return files.Written(path=path, size_bytes=sink.size_bytes, etag=sink.etag)
 
     @contextmanager
     def place(self, path: str, terms: Terms, scope: Scope) -> Iterator[tuple[int, str, Account | None]]:
-        """Open the directory for a path, made if missing, and lock the name if its file must not change meanwhile."""
-        with ExitStack() as stack:
-            account = stack.enter_context(self._accounts.opened(path, scope))
-            directory, name = stack.enter_context(self._roots.parent(path, make=True, durable=terms.durable))
-            if account is not None or terms.if_etag is not None:
-                with translated(path):
-                    stack.enter_context(self._roots.annex(path).locks.holding(directory, name, path, scope))
-            if terms.if_etag is not None:
-                self._require(path, terms.if_etag, scope)
+        """Open the directory for a path, made if missing."""
+        with (
+            self._accounts.opened(path, scope) as account,
+            self._roots.parent(path, make=True, durable=terms.durable) as (directory, name),
+        ):
             yield directory, name, account
+
+    def locked(self, path: str, directory: int, name: str, scope: Scope) -> AbstractContextManager[None]:
+        """Keep every other change of a name away while the block looks at its file and changes it."""
+        return self._roots.annex(path).locks.holding(directory, name, path, scope)
 
     def append(self, call: files.Append, scope: Scope) -> files.Appended:
         """Add a body at the end of a file. If that fails the file is cut back to what it was.
@@ -93,7 +98,7 @@ class Writer:
             account = stack.enter_context(self._accounts.opened(path, scope))
             directory, name = stack.enter_context(self._roots.parent(path, make=True, durable=call.durable))
             stack.enter_context(translated(path))
-            stack.enter_context(self._roots.annex(path).locks.holding(directory, name, path, scope))
+            stack.enter_context(self.locked(path, directory, name, scope))
             if account is not None:
                 account.grow(len(body), 1 if size_of(directory, name) is None else 0)
             fd, before = _open_to_append(directory, name, call)
@@ -119,6 +124,19 @@ class Writer:
             found = ABSENT
         if found != etag:
             raise PreconditionFailed(path, etag, found)
+
+
+def publish(draft: Draft, name: str, path: str, *, absent: bool) -> None:
+    """Give a draft its name; the caller holds its lock.
+
+    Raises:
+        PreconditionFailed: with `absent`, if it is taken.
+        OSError: as link(2) and rename(2).
+    """
+    try:
+        draft.publish(name, absent=absent)
+    except FileExistsError:
+        raise PreconditionFailed(path, ABSENT, "one") from None
 
 
 def size_of(directory: int, name: str) -> int | None:
@@ -154,7 +172,7 @@ def _open_to_append(directory: int, name: str, call: files.Append) -> tuple[int,
 def _cut_back(directory: int, name: str, fd: int, before: int | None) -> None:
     """Make a file what it was before an append that failed; a read-only disk leaves nothing to be undone."""
     with suppress(OSError):
-        if before is None:
+        os.ftruncate(fd, before or 0)
+        # Another program may have put its own file there meanwhile.
+        if before is None and os.path.samestat(os.fstat(fd), os.stat(name, dir_fd=directory, follow_symlinks=False)):
             os.unlink(name, dir_fd=directory)
-        else:
-            os.ftruncate(fd, before)

@@ -168,11 +168,16 @@ def _drop(element: Any) -> None:
 
 
 def _options() -> dict[str, bool]:
-    return {"resolve_entities": False, "no_network": True, "load_dtd": False, "huge_tree": False}
+    # Comments are left out as they are read: they would be kept until the element after them ends.
+    bounds = {"resolve_entities": False, "no_network": True, "load_dtd": False, "huge_tree": False}
+    return {**bounds, "remove_comments": True, "remove_pis": True}
 
 
 def _root(document: Document) -> Any:
-    return etree.fromstring(document.whole(), etree.XMLParser(**_options()))
+    root = etree.fromstring(document.whole(), etree.XMLParser(**_options()))
+    if root.getroottree().docinfo.internalDTD is not None:
+        raise document.refuse("has a DOCTYPE, which is refused")
+    return root
 
 
 def _events(document: Document) -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Final
 from config import settings
 from gaia.errors import DiskFull, FileFailed, FileMissing, GaiaError, NotConfigured, PathDenied
 from tasks.roots import openat2, walk
-from tasks.roots.annex import NAME, Annex, known_identity
+from tasks.roots.annex import Annex, is_ours, known_identity
 from tasks.roots.usage import Quota
 
 SETTING: Final = "GAIA_FILES__ROOTS"
@@ -267,7 +267,8 @@ def split(path: str) -> tuple[str, list[str]]:
     for each in parts:
         if each in ("", ".", ".."):
             raise PathDenied(path, f"has the component {each!r}")
-    if parts[:1] == [NAME]:
+    # At any depth, as one root may lie in another, and in any case, as there are file systems that fold it.
+    if ".gaia" in rest.casefold() and any(is_ours(each.casefold()) for each in parts):
         raise PathDenied(path, "is what Gaia keeps in a root")
     try:
         sound = b"\0" not in os.fsencode(rest)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from gaia.errors import FileBusy, QuotaExceeded
+from tasks.roots.descent import Descent
 from tasks.roots.locks import WAIT_S, flocked
 from tasks.scope import Scope
 
@@ -101,39 +102,45 @@ class Usage:
 
 
 def count(root: int, scope: Scope) -> Used:
-    """Give what regular files lie beneath a directory; links and what Gaia keeps are left out."""
-    size_bytes = files = 0
-    heap = [os.open(".", _DIRECTORY, dir_fd=root)]
+    """Give what regular files lie beneath a directory, but not what Gaia keeps there, or what may not be read."""
+    top = os.open(".", _DIRECTORY, dir_fd=root)
     try:
-        while heap:
-            scope.check()
-            fd = heap.pop()
-            try:
-                inner, found = _count_one(fd)
-                heap += inner
-            finally:
-                os.close(fd)
-            size_bytes, files = size_bytes + found.size_bytes, files + found.files
+        with Descent(top) as descent:
+            inner, (size_bytes, files) = _count_one(top)
+            todo = [inner]
+            while todo:
+                scope.check()
+                if not todo[-1]:
+                    todo.pop()
+                    if todo:
+                        descent.up()
+                    continue
+                try:
+                    descent.down(todo[-1].pop())
+                except (FileNotFoundError, NotADirectoryError, PermissionError):
+                    continue
+                inner, found = _count_one(descent.fd)
+                todo.append(inner)
+                size_bytes, files = size_bytes + found.size_bytes, files + found.files
     finally:
-        for each in heap:
-            os.close(each)
+        os.close(top)
     return Used(size_bytes, files)
 
 
-def _count_one(fd: int) -> tuple[list[int], Used]:
+def _count_one(fd: int) -> tuple[list[str], Used]:
     size_bytes = files = 0
-    inner: list[int] = []
+    inner: list[str] = []
     with os.scandir(fd) as entries:
         for each in entries:
             if each.name == ".gaia":
                 continue
             try:
                 if each.is_dir(follow_symlinks=False):
-                    inner.append(os.open(each.name, _DIRECTORY, dir_fd=fd))
+                    inner.append(each.name)
                 elif each.is_file(follow_symlinks=False):
                     size_bytes += each.stat(follow_symlinks=False).st_size
                     files += 1
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
                 continue  # it has gone meanwhile
     return inner, Used(size_bytes, files)
 

@@ -23,7 +23,9 @@ class Place:
     ) -> None:
         with Draft(self.fd, self.annex) as draft:
             Sink(draft.fd, "data:f", check, None).write(body)
-            draft.publish("f", durable=durable, absent=absent)
+            if durable:
+                os.fsync(draft.fd)
+            draft.publish("f", absent=absent)
 
     def names(self) -> list[str]:
         return [each.name for each in self.root.iterdir() if each.name != ".gaia"]
@@ -108,7 +110,7 @@ def test_a_sweep_removes_what_nobody_locks_and_nothing_else(tmp_path: Path) -> N
         draft._name_it()
         assert place.annex.sweep() == 2
         assert len(place.drafts()) == 1
-        draft.publish("g", durable=False)
+        draft.publish("g")
     assert place.drafts() == []
     place.close()
 
