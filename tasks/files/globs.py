@@ -14,7 +14,7 @@ from typing import Final
 
 KEPT: Final = 256
 
-_SET: Final = re.compile(r"(!?)(\][^\]]*|[^\]]+)\]")
+_SET: Final = re.compile(r"(!?+)(\][^\]]*|[^\]]+)\]")
 _SPECIAL: Final = re.compile(r"[\\\[\]^&|~]")
 
 

@@ -109,12 +109,16 @@ class Meter:
             self._active += 1
             self._peak = max(self._peak, self._active)
 
-    def leave(self, name: str, took_s: float, *, ok: bool, read_bytes: int, written_bytes: int) -> None:
-        """Say that an operation has ended, and how."""
+    def leave(self) -> None:
+        """Give the place at the gate back."""
         with self._lock:
             self._active -= 1
             if self._waiting:
                 self._condition.notify()
+
+    def record(self, name: str, took_s: float, *, ok: bool, read_bytes: int = 0, written_bytes: int = 0) -> None:
+        """Say how an operation has ended."""
+        with self._lock:
             totals = self._totals
             tally = totals.by_operation.get(name)
             if tally is None:
@@ -180,7 +184,8 @@ class Passage:
     ) -> None:
         """Count it."""
         took_s = self._scope.clock.monotonic() - self._begun
-        self._meter.leave(
+        self._meter.leave()
+        self._meter.record(
             self._name, took_s, ok=error is None, read_bytes=self.read_bytes, written_bytes=self.written_bytes
         )
 

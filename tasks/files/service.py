@@ -20,6 +20,7 @@ from tasks.files.packing import Packer
 from tasks.files.pages import Document
 from tasks.files.reading import Reader
 from tasks.files.streams import Pace, Streamer, unbounded
+from tasks.files.together import Together
 from tasks.files.unpacking import Unpacker
 from tasks.files.whereabouts import Holders, Whereabouts
 from tasks.files.writing import Terms, Writer
@@ -64,6 +65,7 @@ class FilesService:
         self._lister = Lister(roots)
         self._writer = Writer(roots, self._accounts)
         self._mover = Mover(roots, self._accounts, self._writer)
+        self._together = Together(roots, self._writer, self._meter)
         self._streamer = Streamer(roots, self._writer, artifacts, pace)
         self._packer = Packer(roots, self._writer)
         self._unpacker = Unpacker(roots, self._writer)
@@ -235,9 +237,9 @@ class FilesService:
             return found
 
     def batch(self, call: files.Batch, scope: Scope) -> files.Batched:
-        """Run the steps of a batch. Each passes the gate by itself; the batch takes no place there."""
+        """Run the steps of a batch. A step, or a group of writes, passes the gate; the batch takes no place there."""
         self._whereabouts.require_batch_here(call)
-        return batches.run(call, self._steps, scope)
+        return batches.run(call, self._steps, self._together, scope)
 
     def pack(self, call: files.Pack, scope: Scope) -> files.Packed:
         """Make an archive.

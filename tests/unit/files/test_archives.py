@@ -14,6 +14,7 @@ import zstandard
 
 from gaia.contracts import files
 from gaia.errors import ArchiveRefused, FileFailed, InvalidCall, QuotaExceeded
+from tasks.files import packing
 from tests.unit.files.conftest import Door
 
 FORMATS = ["tar", "tar.gz", "tar.zst", "zip"]
@@ -93,13 +94,13 @@ def info(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.Ta
     return found
 
 
-def zip_of(*members: tuple[str, bytes, int]) -> bytes:
+def zip_of(*members: tuple[str, bytes, int], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, body, mode in members:
             each = zipfile.ZipInfo(name)
             each.external_attr = mode << 16
-            each.compress_type = zipfile.ZIP_DEFLATED
+            each.compress_type = compression
             archive.writestr(each, body)
     return target.getvalue()
 
@@ -120,6 +121,7 @@ HOSTILE_TARS = {
     "inner dots": tar_of(GOOD, (info("a/../../x"), b"x")),
     "absolute": tar_of(GOOD, (info("/var/escaped"), b"x")),
     "twice": tar_of(GOOD, GOOD),
+    "name of ours": tar_of(GOOD, (info("a/.gaia/identity"), b"x")),
     "beneath a file": tar_of(GOOD, (info("good/x"), b"x")),
     "cut": tar_of(GOOD, (info("x"), bytes(50_000)))[:30_000],
     "long header": long_header(),
@@ -127,6 +129,7 @@ HOSTILE_TARS = {
     "empty": b"",
 }
 HOSTILE_ZIPS = {
+    "lzma": zip_of(("good", b"good", 0o100644), compression=zipfile.ZIP_LZMA),
     "symlink": zip_of(("good", b"good", 0o100644), ("l", b"../outside", 0o120777)),
     "device": zip_of(("d", b"", 0o020644)),
     "dots": zip_of(("good", b"good", 0o100644), ("../x", b"x", 0o100644)),
@@ -199,3 +202,31 @@ def test_a_format_that_the_name_does_not_tell_is_asked_for(door: Door) -> None:
     (door.root / "x").write_bytes(tar_of(GOOD))
     with pytest.raises(InvalidCall, match="format"):
         door(files.Unpack("data:x", "data:new"))
+
+
+def test_directories_that_names_imply_are_entries_too(door: Door) -> None:
+    members = [(info(f"{number}/" + "d/" * 50 + "f"), b"") for number in range(3)]
+    (door.root / "x.tar").write_bytes(tar_of(*members))
+    with pytest.raises(ArchiveRefused, match="entries"):
+        door(files.Unpack("data:x.tar", "data:new", max_entries=155))
+    assert door(files.Unpack("data:x.tar", "data:new", max_entries=156)).entries == 156
+    (door.root / "x.tar").write_bytes(tar_of(*[(info("d", tarfile.DIRTYPE), b"")] * 20))
+    with pytest.raises(ArchiveRefused, match="entries"):
+        door(files.Unpack("data:x.tar", "data:again", max_entries=19))
+    assert door(files.Unpack("data:x.tar", "data:again", max_entries=20)).entries == 1
+
+
+def test_a_file_that_grows_while_it_is_packed_is_packed_as_it_was(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    (door.root / "f").write_bytes(bytes(1000))
+    real = packing.Bounded.read
+
+    def read(self: Any, size: int = -1) -> bytes:
+        with (door.root / "f").open("ab") as file:
+            file.write(bytes(1000))
+        return real(self, size)
+
+    monkeypatch.setattr(packing.Bounded, "read", read)
+    for kind in FORMATS:
+        packed = door(files.Pack("data:f", "data:x", kind))  # type: ignore[arg-type]
+        unpacked = door(files.Unpack("data:x", f"data:{kind}", kind))  # type: ignore[arg-type]
+        assert packed.content_bytes == unpacked.content_bytes

@@ -1,5 +1,6 @@
 """Documents, small and large alike: what a query names, page by page, and what is refused."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import pytest
 
 from gaia.contracts import files
-from gaia.errors import BadDocument, BodyTooLarge, Cancelled, InvalidCall, PreconditionFailed
+from gaia.errors import BadDocument, BodyTooLarge, Cancelled, DeadlineExceeded, InvalidCall, PreconditionFailed
 from tasks.files import pages
 from tasks.files.queries import Query
+from tasks.scope import Clock, Scope
 from tests.unit.files.conftest import Door
 
 ROWS = [{"id": number, "name": f"näme {number}", "tags": ["x", {"y": number}]} for number in range(500)]
@@ -273,3 +275,39 @@ def test_a_large_document_without_a_query_is_too_large(door: Door, way: str) -> 
             door(files.ParseXml(put(door, FEED), ""))
     else:
         assert door(files.ParseXml(put(door, FEED), "")).value["tag"] == "{urn:f}feed"
+
+
+def test_an_error_quotes_nothing_of_a_json_document(door: Door, way: str) -> None:
+    for body in (b'[1, tru, "hunter2"]', b'{"a": {"b": hunter2}}', b'{"a": "\x01hunter2"}', b'["hunter2" 2]'):
+        for query in ("item", "item.x", "a.b"):
+            with pytest.raises(BadDocument) as caught:
+                all_of(door, lambda cursor, q=query, b=body: files.ParseJson(put(door, b), q, cursor=cursor))
+            assert "hunter2" not in str(caught.value)
+
+
+def test_comments_are_no_part_of_a_text(door: Door, way: str) -> None:
+    path = put(door, b"<?a b?><r><!-- c --><t>one<!-- two -->three<?p q?>four</t></r>")
+    assert door(files.ParseXml(path, "//t")).items == ({"tag": "t", "text": "onethreefour"},)
+
+
+def test_a_row_without_end_is_refused(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.files.tables.SMALL_BYTES", 10_000)
+    endless = b'"x\n",' * 5000
+    for head in (b"", b"a,b\n"):
+        with pytest.raises(BodyTooLarge):
+            door(files.ParseCsv(put(door, head + endless)))
+    many = b'"x\n","y"\n' * 5000
+    assert (
+        len(all_of(door, lambda cursor: files.ParseCsv(put(door, many), first_row_names=False, cursor=cursor))) == 5000
+    )
+
+
+@pytest.mark.parametrize("kind", [files.ParseJsonl, files.ParseCsv, files.ParseJson, files.ParseXml])
+def test_a_file_of_nothing_but_blanks_is_left_when_the_time_is_over(door: Door, kind: Any) -> None:
+    path = put(door, b"\n" * (30 << 20))
+    ticks = itertools.count()
+    clock = Clock(monotonic=lambda: float(next(ticks)))
+    door.scope = Scope("1", kind.OPERATION, 15.5, clock=clock)
+    with pytest.raises((DeadlineExceeded, BadDocument)) as caught:
+        door(kind(path))
+    assert kind is files.ParseXml or caught.type is DeadlineExceeded

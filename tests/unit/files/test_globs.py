@@ -17,6 +17,10 @@ from tasks.files import globs
         ("[x", ["[x"], ["x"]),
         ("a+b(c)|d", ["a+b(c)|d"], ["aab"]),
         ("***", ["abc"], ["a/b"]),
+        ("[z-a]x", [], ["ax", "zx", "x"]),
+        ("[!z-a]x", ["ax"], ["x", "/x"]),
+        ("[]x", ["[]x"], ["x"]),
+        ("[!]x", ["[!]x"], ["ax"]),
     ],
 )
 def test_a_glob_matches_what_it_says(pattern: str, matching: list[str], others: list[str]) -> None:
