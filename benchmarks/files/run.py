@@ -290,9 +290,9 @@ def batch(root: Path, rounds: int) -> None:
     """1000 small writes in one batch beside 1000 tasks, through one worker."""
     fresh = itertools.count()
 
-    def calls(*, new: bool) -> list[files.Write]:
+    def calls(*, new: bool, durable: bool = False) -> list[files.Write]:
         place = f"n{next(fresh)}" if new else "old"
-        return [files.Write(f"data:{place}/{number}", b"x" * 100, durable=False) for number in range(1000)]
+        return [files.Write(f"data:{place}/{number}", b"x" * 100, durable=durable) for number in range(1000)]
 
     with cluster.valkey(root / "valkey") as url, Gaia(url) as gaia:
         environ = {"GAIA_FILES__ROOTS": json.dumps({"data": str(root)})}
@@ -300,22 +300,27 @@ def batch(root: Path, rounds: int) -> None:
             process = psutil.Process(worker.process.pid)
             gaia.submit(files.Batch.of(*calls(new=False))).get(timeout=60)
 
-            def as_batch(*, new: bool) -> None:
-                found = gaia.submit(files.Batch.of(*calls(new=new))).get(timeout=60)
+            def as_batch(**options: bool) -> None:
+                found = gaia.submit(files.Batch.of(*calls(**options))).get(timeout=60)
                 assert not found.failed  # noqa: S101 - a failed one is no figure
 
-            def as_many(*, new: bool) -> None:
-                for each in gaia.submit_many(calls(new=new)):
+            def as_many(**options: bool) -> None:
+                for each in gaia.submit_many(calls(**options)):
                     each.unwrap().get(timeout=60)
 
-            def as_tasks(*, new: bool) -> None:
-                for each in [gaia.submit(each) for each in calls(new=new)]:
+            def as_tasks(**options: bool) -> None:
+                for each in [gaia.submit(each) for each in calls(**options)]:
                     each.get(timeout=60)
 
             kinds = {"one batch": as_batch, "1000 tasks (submit_many)": as_many, "1000 tasks (submit)": as_tasks}
-            rows = {
-                f"{name}, {what}": functools.partial(row, new=new)
-                for what, new in (("new files", True), ("files that exist", False))
+            sorts: dict[str, dict[str, bool]] = {
+                "durable, new files": {"new": True, "durable": True},
+                "new files": {"new": True},
+                "files that exist": {"new": False},
+            }
+            rows: dict[str, Callable[[], None]] = {
+                f"{name}, {what}": functools.partial(row, **options)
+                for what, options in sorts.items()
                 for name, row in kinds.items()
             }
             rates: dict[str, list[float]] = {name: [] for name in rows}
