@@ -11,7 +11,7 @@ there, and no other write of the group has its name.
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -33,6 +33,7 @@ GROUP: Final = 32
 THREADS: Final = max(2, min(4, os.cpu_count() or 1))
 """What writes at once for one batch: more gain nothing but turns of the interpreter's lock."""
 
+_ANY: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _ALONE: Final = 4
 """So few contents are written by the batch's own thread."""
 
@@ -77,6 +78,7 @@ class Group:
         self._directories: dict[str, int] = {}
         self._opened = ExitStack()
         self._pool: ThreadPoolExecutor | None = None
+        self._replaced: list[int] = []
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +88,7 @@ class Group:
     ) -> None:
         """Forget what was not done, and end the threads."""
         self._clear()
+        self._let_go()
         if self._pool is not None:
             self._pool.shutdown()
 
@@ -141,6 +144,7 @@ class Group:
                 items = [self._named(each) for each in writes] if not self._stop_on_error else self._named_in_turn()
             return self._synced(writes, items)
         finally:
+            self._let_go()
             meter.leave()
 
     def _directory(self, path: str) -> int:
@@ -214,6 +218,7 @@ class Group:
             if each.draft is None or each.sink is None:
                 raise AssertionError("a content has a draft or a failure")
             with translated(call.path), self._around.writer.locked(call.path, each.directory, each.name, self._scope):
+                self._keep(each)
                 publish(each.draft, each.name, call.path, absent=call.if_absent)
         except (Cancelled, DeadlineExceeded):
             raise
@@ -223,6 +228,18 @@ class Group:
         size = each.sink.size_bytes
         self._around.meter.record("write", clock.monotonic() - each.begun_s, ok=True, written_bytes=size)
         return Item(write=files.Written(path=call.path, size_bytes=size, etag=each.sink.etag))
+
+    def _keep(self, each: _Write) -> None:
+        """Hold what is replaced: to free a file takes longer than to rename one, and the threads can do it."""
+        if self._pool is not None and not each.call.if_absent:
+            with suppress(OSError):
+                self._replaced.append(os.open(each.name, _ANY, dir_fd=each.directory))
+
+    def _let_go(self) -> None:
+        replaced, self._replaced = self._replaced, []
+        if self._pool is not None:
+            for start in range(THREADS):
+                self._pool.submit(_close, replaced[start::THREADS])
 
     def _synced(self, writes: list[_Write], items: list[Item]) -> list[Item]:
         """Make the names of durable writes durable: one fsync a directory."""
@@ -238,6 +255,11 @@ class Group:
             else item
             for each, item in zip(writes, items, strict=True)
         ]
+
+
+def _close(descriptors: list[int]) -> None:
+    for each in descriptors:
+        os.close(each)
 
 
 def _lasts(each: _Write, item: Item) -> bool:
