@@ -1,7 +1,7 @@
 """What lies beneath the roots: one entry, a directory's entries, and everything beneath it, a page at a time.
 
 Names come in order of their code points, so a page begins after the last name of the one before, whatever has changed
-meanwhile. What Gaia keeps in a root is not shown.
+meanwhile. What Gaia keeps in a root is not shown, nor a name that is no UTF-8: no path could name it.
 """
 
 import heapq
@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Final
 
 from gaia.contracts import files
+from gaia.contracts.base import is_unicode
 from gaia.contracts.files import Kind
 from gaia.errors import InvalidCall
 from tasks.files import globs
@@ -65,6 +66,7 @@ class Lister:
                         each.name
                         for each in _watched(entries, scope)
                         if not is_ours(each.name)
+                        and is_unicode(each.name)
                         and (after is None or each.name > after)
                         and (glob is None or glob.match(each.name))
                     ),
@@ -85,6 +87,8 @@ class Lister:
         walk = Walk(call, _resume(call), scope)
         with self._roots.directory(call.path) as fd, translated(call.path):
             for each in walk.beneath(fd):
+                if not (each.isascii() or is_unicode(each)):
+                    continue
                 size += len(each)
                 if len(found) == call.limit or (size > PAGE_CHARACTERS and found):
                     return files.Walked(paths=tuple(found), cursor=found[-1][len(above) :])

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, cast
 import zstandard
 
 from gaia.contracts import files
+from gaia.contracts.base import is_unicode
 from gaia.errors import ArchiveRefused
 from tasks.files.drafts import CHUNK_BYTES, Sink
 from tasks.files.listing import Walk
@@ -85,6 +86,8 @@ class Packer:
                 yield each, f"{call.path}{joint}{each}"
 
     def _add(self, target: Target, name: str, path: str, bounds: "_Bounds", scope: Scope) -> None:
+        if not is_unicode(name):
+            raise bounds.refuse(name.encode("utf-8", "replace").decode(), "has a name that is no UTF-8")
         with self._roots.parent(path) as (directory, last), translated(path):
             found = os.stat(last, dir_fd=directory, follow_symlinks=False)
         if stat.S_ISDIR(found.st_mode):

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from gaia.contracts import files
-from gaia.errors import FileFailed, FileMissing, InvalidCall, PathDenied, PreconditionFailed, QuotaExceeded
+from gaia.errors import (
+    ArchiveRefused,
+    FileFailed,
+    FileMissing,
+    InvalidCall,
+    PathDenied,
+    PreconditionFailed,
+    QuotaExceeded,
+)
 from tasks.files import listing, tags
 from tests.unit.files.conftest import Door
 
@@ -389,3 +397,17 @@ def test_what_is_gaias_own_has_no_path_at_any_depth(door: Door, name: str) -> No
         with pytest.raises(PathDenied, match="keeps"):
             door(call)
     door(files.Write("data:sub/x.gaia", b""))  # a name like another
+
+
+def test_a_name_that_is_no_utf8_is_not_shown_and_not_packed_and_can_be_deleted(door: Door) -> None:
+    door(files.Write("data:d/good", b""))
+    for name in (b"a\xff", b"z\xff"):
+        (door.root / "d" / os.fsdecode(name)).touch()
+    (door.root / "d" / os.fsdecode(b"dir\xff")).mkdir()
+    assert [each.path for each in door(files.List("data:d")).entries] == ["data:d/good"]
+    assert door(files.List("data:d", limit=1)).cursor is None
+    assert door(files.Walk("data:d", kind="any")).paths == ("data:d/good",)
+    for kind in ("tar", "zip"):
+        with pytest.raises(ArchiveRefused, match="UTF-8"):
+            door(files.Pack("data:d", "data:x", kind))  # type: ignore[arg-type]
+    assert door(files.Delete("data:d", recursive=True)).entries == 5
