@@ -16,10 +16,10 @@ from gaia import wire
 from gaia.store import keys, nodes
 from gaia.store.artifacts import Keeping
 from gaia.store.connection import connect
-from gaia.store.directory import directory_of
 from gaia.store.nodes import Nodes
 from tasks import wiring
 from tasks.api import tasks as api_tasks
+from tasks.artifacts import keeping as artifacts_keeping
 from tasks.artifacts.sweeper import Sweeper
 from tasks.broker import holder, probe, transport
 from tasks.browser import tasks as browser_tasks
@@ -52,7 +52,7 @@ def build(settings: Settings) -> Celery:
     holder.configure(
         deadline_s=settings.worker.deadline_s, delivery_cap=settings.worker.delivery_cap, on_lost=running.lose
     )
-    keeping = _keeping(settings)
+    keeping = artifacts_keeping.of(settings)
     wiring.install(
         found,
         wiring.Surroundings(
@@ -92,12 +92,6 @@ def _require_one_process(instance: Any, **_: Any) -> None:
     """Refuse a pool of processes: they know nothing of the leases, and a result is stored by who has the lease."""
     if instance.pool_cls.__module__ == "celery.concurrency.prefork":
         sys.exit("gaia: a pool of processes cannot be used; start more workers, or use -P threads or -P solo")
-
-
-def _keeping(settings: Settings) -> Keeping:
-    given = settings.artifacts
-    directory = None if given.url is None else directory_of(given.url)
-    return Keeping(directory, given.ttl_s, given.quota_bytes, given.memory_bytes)
 
 
 def _sweep(keeping: Keeping, broker: redis.Redis) -> None:

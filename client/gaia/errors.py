@@ -403,6 +403,41 @@ class BodyOverMemory(BodyTooLarge):
 
 
 @dataclass(eq=False, repr=False)
+class ServerBusy(Transient):
+    """The server answered, and its status says that another try may succeed. `retry_after_s` is what it asked for."""
+
+    host: str
+    status: int
+    retry_after_s: float
+
+    def __str__(self) -> str:
+        return f"{self.host} answered with status {self.status}: try again in {self.retry_after_s:.3f} s"
+
+
+@dataclass(eq=False, repr=False)
+class BadStatus(Permanent):
+    """The server answered with a status that brings no content to keep."""
+
+    host: str
+    status: int
+
+    def __str__(self) -> str:
+        return f"{self.host} answered with status {self.status}"
+
+
+@dataclass(eq=False, repr=False)
+class ChecksumMismatch(Permanent):
+    """What came is not what the caller asked for."""
+
+    source: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.source}: its SHA-256 is {self.found}, not {self.expected}"
+
+
+@dataclass(eq=False, repr=False)
 class TooManyRedirects(Permanent):
     """The server redirected more often than allowed."""
 

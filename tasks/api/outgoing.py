@@ -1,56 +1,103 @@
 """Requests as they are sent: the first one of a call, and those that follow redirects."""
 
+import json
+import re
+from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import urljoin
+from urllib.parse import urlencode, urljoin
 
 from requests.cookies import RequestsCookieJar, get_cookie_header
-from requests.exceptions import InvalidHeader, RequestException
+from requests.exceptions import RequestException
 from requests.models import PreparedRequest
-from requests.structures import CaseInsensitiveDict
 from requests.utils import get_auth_from_url
 from urllib3.connection import port_by_scheme
 from urllib3.exceptions import LocationParseError
-from urllib3.util import Url, parse_url
+from urllib3.util import parse_url
 
 from gaia.codec import content
 from gaia.contracts import api
 from gaia.errors import BadReply
 from gaia.scrubbing import sounds_secret
-from tasks.api.connections import Origin
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 # Whoever says where a message ends could hide a second one behind the first, and `Upgrade` leaves HTTP.
-_OURS_ALONE: Final = frozenset({"content-length", "transfer-encoding", "upgrade"})
+_OURS_ALONE: Final = frozenset({"content-length", "transfer-encoding", "upgrade", "expect"})
+
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+"""Say `Content-Length: 0` when they bring none (RFC 9110 section 8.6)."""
+
+# URLs that requests leaves as they are, so they need not pass through it; a test holds it to that.
+_PLAIN: Final = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::(?P<port>[1-9][0-9]{0,4}))?"
+    r"(?P<path>(?:/(?!\.)[A-Za-z0-9._~!$&'()*+,;=:@-]*)*)(?P<query>\?[A-Za-z0-9._~!$&'()*+,;=:@/?-]+)?"
+)
 
 
-def first(call: api.Request, user_agent: str) -> PreparedRequest:
+@dataclass(frozen=True)
+class Origin:
+    """Scheme, host and port (RFC 6454). `host` is ASCII, an IPv6 address without brackets."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Address:
+    """A URL in the one reading by which it is judged, dialled and sent. `target` is what a server is asked for."""
+
+    url: str
+    origin: Origin
+    target: str
+
+    @property
+    def authority(self) -> str:
+        """Give host and port as in a `Host` header: the port unless it is the scheme's own."""
+        host = f"[{self.origin.host}]" if ":" in self.origin.host else self.origin.host
+        return host if self.origin.port == port_by_scheme[self.origin.scheme] else f"{host}:{self.origin.port}"
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """One request on the wire. Header names are as given; no two differ in case alone."""
+
+    method: str
+    address: Address
+    headers: dict[str, str]
+    body: bytes | None
+
+    @property
+    def host(self) -> str:
+        """Give the host that is asked."""
+        return self.address.origin.host
+
+
+def first(call: api.Request, user_agent: str) -> Outgoing:
     """Encode a call. User-info of the URL becomes basic authorization.
 
     Raises:
         InvalidCall: if it cannot be sent as HTTP.
     """
-    request = PreparedRequest()
-    try:
-        request.prepare(
-            method=call.method,
-            url=_bare(call.url),
-            headers=_headers(call, user_agent),
-            params=call.params,
-            data=call.data if call.body is None else content(call.body),
-            json=call.json,
-            auth=_credentials(call),
-        )
-    except InvalidHeader:
-        raise call.refuse("headers", "must not start with a blank") from None
-    except (RequestException, LocationParseError, UnicodeError):
-        raise call.refuse("url", "cannot be sent as HTTP") from None
-    return request
+    fields = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "gzip, deflate"}
+    body, kind = _body(call)
+    if kind:
+        fields["Content-Type"] = kind
+    if body is None and call.method in _WITH_BODY:
+        body = b""
+    credentials = _credentials(call)
+    if call.headers:
+        fields = _merged(call, fields)
+    if credentials is not None:
+        _drop(fields, lambda name: name == "authorization")
+        fields["Authorization"] = credentials
+    return Outgoing(call.method, _address(call), fields, body)
 
 
-def following(request: PreparedRequest, status: int, location: str) -> PreparedRequest:
+def following(sent: Outgoing, status: int, location: str) -> Outgoing:
     """Give the request that a redirect asks for (RFC 9110 section 15.4).
 
     Credentials stay with their origin, and so does a `Host` of the caller's own.
@@ -58,70 +105,102 @@ def following(request: PreparedRequest, status: int, location: str) -> PreparedR
     Raises:
         BadReply: if it leads to no http or https URL.
     """
-    here = address(request)
-    hop = request.copy()
+    here = sent.address
     try:
         target = parse_url(urljoin(here.url, _text(location)))
         if target.scheme not in port_by_scheme or not target.host:
-            raise BadReply(here.host or "", f"it redirects to a {target.scheme} URL")
-        hop.prepare_url(_bare(target.url), None)
+            raise BadReply(sent.host, f"it redirects to a {target.scheme} URL")
+        there = _prepared(target._replace(auth=None).url)
     except (RequestException, LocationParseError, ValueError):
-        raise BadReply(here.host or "", "it redirects to a malformed URL") from None
-    if origin(address(hop)) != origin(here):
-        _drop(hop, lambda name: name == "host" or sounds_secret(name))
-    changed = "GET" if request.method != "HEAD" else "HEAD"
-    if status == HTTPStatus.SEE_OTHER or (request.method == "POST" and status in {301, 302}):
-        hop.method, hop.body = changed, None
-        _drop(hop, lambda name: name.startswith("content-"))
+        raise BadReply(sent.host, "it redirects to a malformed URL") from None
+    hop = replace(sent, address=there, headers=dict(sent.headers))
+    if there.origin != here.origin:
+        _drop(hop.headers, lambda name: name == "host" or sounds_secret(name))
+    if status == HTTPStatus.SEE_OTHER or (sent.method == "POST" and status in {301, 302}):
+        _drop(hop.headers, lambda name: name.startswith("content-"))
+        return replace(hop, method="GET" if sent.method != "HEAD" else "HEAD", body=None)
     return hop
 
 
-def address(request: PreparedRequest) -> Url:
-    """Give the parsed URL: the one reading by which a request is judged, dialled and sent."""
-    return parse_url(request.url or "")
-
-
-def origin(url: Url) -> Origin:
-    """Give the origin of a URL."""
-    scheme = url.scheme or ""
-    return Origin(scheme, (url.host or "").strip("[]"), url.port or port_by_scheme[scheme])
-
-
-def headers(request: PreparedRequest, jar: RequestsCookieJar) -> dict[str, str]:
+def with_cookies(sent: Outgoing, jar: RequestsCookieJar) -> dict[str, str]:
     """Give the header fields, with the cookies that servers set on the way besides the caller's own."""
-    fields = {name: value if isinstance(value, str) else value.decode() for name, value in request.headers.items()}
     if not len(jar):
-        return fields
-    plain = request.copy()
-    _drop(plain, lambda name: name == "cookie")
+        return sent.headers
+    plain = plain_request(sent)
+    own = plain.headers.pop("Cookie", None)
     gained = get_cookie_header(jar, plain)  # type: ignore[no-untyped-call]  # of requests, without types
-    cookies = [each for each in (request.headers.get("Cookie"), gained) if each]
-    fields = {name: value for name, value in fields.items() if name.lower() != "cookie"}
-    return fields | ({"Cookie": "; ".join(map(str, cookies))} if cookies else {})
+    cookies = [str(each) for each in (own, gained) if each]
+    fields = {name: value for name, value in sent.headers.items() if name.lower() != "cookie"}
+    return fields | ({"Cookie": "; ".join(cookies)} if cookies else {})
 
 
-def _headers(call: api.Request, user_agent: str) -> CaseInsensitiveDict[str]:
-    fields = CaseInsensitiveDict({"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "gzip, deflate"})
+def plain_request(sent: Outgoing) -> PreparedRequest:
+    """Give the same as requests knows it: whom its cookies belong to."""
+    request = PreparedRequest()
+    request.prepare(method=sent.method, url=sent.address.url, headers=sent.headers)
+    return request
+
+
+def _address(call: api.Request) -> Address:
+    found = None if call.params else _PLAIN.fullmatch(call.url)
+    if found is not None:
+        scheme, host, port, path, query = found.group("scheme", "host", "port", "path", "query")
+        origin = Origin(scheme, host, int(port) if port else port_by_scheme[scheme])
+        if path:
+            return Address(call.url, origin, path + (query or ""))
+        target = "/" + (query or "")
+        return Address(call.url[: found.start("query")] + target if query else call.url + "/", origin, target)
+    try:
+        return _prepared(parse_url(call.url)._replace(auth=None).url, call.params)
+    except (RequestException, LocationParseError, UnicodeError):
+        raise call.refuse("url", "cannot be sent as HTTP") from None
+
+
+def _prepared(url: str, params: object = None) -> Address:
+    request = PreparedRequest()
+    request.prepare_url(url, params)
+    parsed = parse_url(request.url or "")
+    scheme = parsed.scheme or ""
+    origin = Origin(scheme, (parsed.host or "").strip("[]"), parsed.port or port_by_scheme[scheme])
+    # A fragment is the client's own (RFC 9110 section 7.1).
+    return Address(request.url or "", origin, parsed.request_uri)
+
+
+def _body(call: api.Request) -> tuple[bytes | None, str | None]:
+    """Give the body and its type."""
+    if call.body is not None:
+        return content(call.body), None
+    if call.json is not None:
+        return json.dumps(call.json, allow_nan=False).encode(), "application/json"
+    if call.data is not None:
+        return urlencode(dict(call.data)).encode(), "application/x-www-form-urlencoded"
+    return None, None
+
+
+def _merged(call: api.Request, fields: dict[str, str]) -> dict[str, str]:
+    known = {name.lower(): name for name in fields}
     for name, value in call.headers.items():
-        call.require("headers", f"{name!r} is set by Gaia alone", holds=name.lower() not in _OURS_ALONE)
-        call.require("headers", f"{name!r} must be Latin-1 text", holds=_is_latin(value))
-        fields[name] = value
+        lower = name.lower()
+        if lower in _OURS_ALONE:
+            raise call.refuse("headers", f"{name!r} is set by Gaia alone")
+        if not _is_latin(value):
+            raise call.refuse("headers", f"{name!r} must be Latin-1 text")
+        if value[:1] in {" ", "\t"}:
+            raise call.refuse("headers", f"{name!r} must not start with a blank")
+        if lower in known:
+            del fields[known[lower]]
+        fields[name], known[lower] = value, name
     return fields
 
 
-def _credentials(call: api.Request) -> tuple[bytes, bytes] | None:
-    user, password = call.auth or get_auth_from_url(call.url)
-    return (user.encode(), password.encode()) if user or password else None
+def _credentials(call: api.Request) -> str | None:
+    user, password = call.auth or (get_auth_from_url(call.url) if "@" in call.url else ("", ""))
+    return "Basic " + b64encode(f"{user}:{password}".encode()).decode() if user or password else None
 
 
-def _bare(url: str) -> str:
-    """Give the URL without user-info."""
-    return parse_url(url)._replace(auth=None).url
-
-
-def _drop(request: PreparedRequest, matches: Callable[[str], bool]) -> None:
-    for name in [each for each in request.headers if matches(each.lower())]:
-        del request.headers[name]
+def _drop(fields: dict[str, str], matches: Callable[[str], bool]) -> None:
+    for name in [each for each in fields if matches(each.lower())]:
+        del fields[name]
 
 
 def _is_latin(text: str) -> bool:
@@ -133,7 +212,7 @@ def _is_latin(text: str) -> bool:
 
 
 def _text(location: str) -> str:
-    """Read a header value as UTF-8 if it is: http.client takes every byte for a Latin-1 character."""
+    """Read a header value as UTF-8 if it is: readers of HTTP take every byte for a Latin-1 character."""
     try:
         return location.encode("latin-1").decode()
     except UnicodeError:

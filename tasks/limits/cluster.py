@@ -44,7 +44,6 @@ from tasks.limits.waiting import leave
 from tasks.limits.watcher import Watcher
 from tasks.scope import Clock, Scope
 
-
 NOTHING: Final = Held(Lease("", (), LEASE_TTL_S, recorded=False), 0.0)
 """What is held where no level limits concurrency."""
 
