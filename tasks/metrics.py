@@ -49,6 +49,19 @@ CIRCUIT_ANSWERS: Final = Counter(
     "gaia_circuit_answers", "Answers of circuit breakers: passage, probe, kept_out.", ["answer"], registry=REGISTRY
 )
 
+API_EXCHANGES: Final = Counter(
+    "gaia_api_exchanges",
+    "Exchanges with servers: succeeded (a status under 500), failed; or limited: kept from being sent.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+API_SECONDS: Final = Histogram(
+    "gaia_api_exchange_seconds",
+    "From the first byte sent to the last byte read.",
+    buckets=RUN_BUCKETS,
+    registry=REGISTRY,
+)
+
 
 FILES_ACTIVE: Final = Gauge("gaia_files_active", "File operations past the gate now.", registry=REGISTRY)
 FILES_PEAK: Final = Gauge("gaia_files_active_peak", "The most that were past the gate at once.", registry=REGISTRY)

@@ -126,6 +126,8 @@ class Scope:
     report: Callable[[float, float | None, str], None] = _no_progress
     clock: Clock = field(default_factory=Clock)
     attempts: int = 1
+    retryable: bool = True
+    """A service sets it to False where another run is not to be had, whatever the call's policy says."""
 
     def remaining_s(self) -> float:
         """Give the seconds left until the deadline; negative when it has passed."""

@@ -392,9 +392,9 @@ class Run:
         call, scope = self.call, self.scope
         if call is None or scope is None or isinstance(failure, Cancelled | DeadlineExceeded):
             return
-        policy = call.RETRY
-        if scope.attempts < policy.attempts and call.may_retry(failure):
-            pause_s = policy.pause_s(scope.attempts)
+        policy = call.retries()
+        if scope.attempts < policy.attempts and scope.retryable and call.may_retry(failure):
+            pause_s = max(policy.pause_s(scope.attempts), getattr(failure, "retry_after_s", 0.0))
             log.info("attempt %d failed, the next is in %.3f s: %s", scope.attempts, pause_s, failure)
             self._remember(f"attempt {scope.attempts} failed", str(failure))
             self._come_back(pause_s, retries=scope.attempts, because=failure)

@@ -403,6 +403,41 @@ class BodyOverMemory(BodyTooLarge):
 
 
 @dataclass(eq=False, repr=False)
+class ServerBusy(Transient):
+    """The server answered, and its status says that another try may succeed. `retry_after_s` is what it asked for."""
+
+    host: str
+    status: int
+    retry_after_s: float
+
+    def __str__(self) -> str:
+        return f"{self.host} answered with status {self.status}: try again in {self.retry_after_s:.3f} s"
+
+
+@dataclass(eq=False, repr=False)
+class BadStatus(Permanent):
+    """The server answered with a status that brings no content to keep."""
+
+    host: str
+    status: int
+
+    def __str__(self) -> str:
+        return f"{self.host} answered with status {self.status}"
+
+
+@dataclass(eq=False, repr=False)
+class ChecksumMismatch(Permanent):
+    """What came is not what the caller asked for."""
+
+    source: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.source}: its SHA-256 is {self.found}, not {self.expected}"
+
+
+@dataclass(eq=False, repr=False)
 class TooManyRedirects(Permanent):
     """The server redirected more often than allowed."""
 
@@ -659,8 +694,24 @@ def revive(kind: str, arguments: Sequence[object] | str) -> GaiaError:
     names = [each.name for each in fields(found)] if found is not None else []
     if found is not None and not isinstance(arguments, str) and len(names) == len(arguments):
         try:
-            return codec.decode(found, dict(zip(names, arguments, strict=True)))
+            return codec.decode(found, dict(zip(names, arguments, strict=True))) if names else found()
         except codec.Mismatch:
             pass  # the same name with other fields: an error of another version
     detail = arguments if isinstance(arguments, str) else ", ".join(str(each) for each in arguments)
     return RemoteError(kind, detail)
+
+
+def _arguments(error: GaiaError) -> dict[str, object]:
+    return {"kind": type(error).__name__, "arguments": list(error.args)}
+
+
+def _revived(given: object) -> GaiaError:
+    if not isinstance(given, dict) or not isinstance(given.get("kind"), str):
+        raise codec.Mismatch("kind", "must name a class of errors")
+    arguments = given.get("arguments")
+    if not isinstance(arguments, list):
+        raise codec.Mismatch("arguments", "must be an array")
+    return revive(given["kind"], arguments)
+
+
+codec.register(GaiaError, _arguments, _revived)

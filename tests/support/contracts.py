@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gaia.codec import Artifact
 from gaia.contracts import api, browser, files, network, process
 from gaia.contracts.base import CALLS, Call, Result
+from gaia.outcome import Outcome
 
 TEXT: Final = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 JSON: Final = st.recursive(
@@ -25,6 +26,10 @@ _STEP: Final = st.sampled_from(
     [files.Step(stat=files.Stat("data:x")), files.Step(write=files.Write("data:x", b"body", durable=False))]
 )
 
+_RETRY: Final = st.builds(
+    api.Retry, attempts=st.integers(1, 20), statuses=st.sampled_from([(), (503,)]), any_method=st.booleans()
+)
+
 FIELDS: Final[dict[tuple[type[Any], str], st.SearchStrategy[Any]]] = {
     (api.Request, "url"): _URL,
     (api.Request, "method"): st.sampled_from(sorted(api.METHODS)),
@@ -32,6 +37,20 @@ FIELDS: Final[dict[tuple[type[Any], str], st.SearchStrategy[Any]]] = {
     (api.Request, "timeout_s"): st.floats(0.001, 3600),
     (api.Request, "max_redirects"): st.integers(0, 50),
     (api.Request, "max_body_bytes"): st.integers(0, 64 * 1024 * 1024),
+    (api.Request, "retry"): _RETRY,
+    (api.Request, "proxy"): st.none() | _TOKEN,
+    (api.Request, "tenant"): st.none() | _TOKEN,
+    (api.RequestMany, "calls"): st.lists(_URL.map(lambda url: api.Request(url=url)), min_size=1, max_size=3).map(tuple),
+    (api.RequestMany, "concurrency"): st.integers(1, 1000),
+    (api.Download, "url"): _URL,
+    (api.Download, "headers"): st.dictionaries(_TOKEN.filter(lambda name: len(name) < 5), _LINE, max_size=3),
+    (api.Download, "idle_s"): st.floats(0.001, 3600),
+    (api.Download, "max_redirects"): st.integers(0, 50),
+    (api.Download, "max_bytes"): st.integers(0, 2**40),
+    (api.Download, "sha256"): st.none() | st.just("0" * 64),
+    (api.Download, "retry"): _RETRY,
+    (api.Download, "proxy"): st.none() | _TOKEN,
+    (api.Download, "tenant"): st.none() | _TOKEN,
     (browser.Capture, "url"): st.none() | _URL,
     (browser.Capture, "timeout_s"): st.floats(0.001, 3600),
     (browser.Capture, "formats"): st.lists(st.sampled_from(browser.FORMATS), min_size=1).map(tuple),
@@ -140,6 +159,8 @@ def of_type(hint: Any) -> st.SearchStrategy[Any]:
         return _SCALARS[hint]
     if is_dataclass(hint) and isinstance(hint, type):
         return any_of(hint)
+    if get_origin(hint) is Outcome:
+        return of_type(get_args(hint)[0]).map(lambda result: Outcome(ok=True, result=result))
     if get_origin(hint) is Literal:
         return st.sampled_from(get_args(hint))
     return _of_generic(get_origin(hint), get_args(hint))

@@ -21,6 +21,10 @@ by_name = pytest.mark.parametrize("kind", CALL_KINDS, ids=lambda kind: kind.__qu
 
 SMALLEST: dict[type[Call[Any]], dict[str, Any]] = {
     api.Request: {"url": "http://h/"},
+    api.RequestMany: {"calls": (api.Request(url="http://h/"),)},
+    api.Download: {"url": "http://h/"},
+    api.Stats: {},
+    api.Health: {},
     browser.Capture: {"html": "<p>"},
     files.Append: {"path": "data:x", "body": b""},
     files.Batch: {"steps": (files.Step(stat=files.Stat("data:x")),)},
