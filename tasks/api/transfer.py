@@ -143,7 +143,7 @@ class Transfer:
             number = self.handle.getinfo(pycurl.OS_ERRNO)
             return ConnectFailed(host, os.strerror(number).lower() if number else "no connection")
         if code in {pycurl.E_SSL_CONNECT_ERROR, pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT}:
-            return self._tls_failure(text)
+            return self._tls_failure(code, text)
         if "connect tunnel failed" in text.lower():
             return ConnectFailed(host, "the proxy refused the tunnel")
         if code in _BROKE_OFF:
@@ -152,13 +152,16 @@ class Transfer:
             return BadReply(host, "it is no HTTP")
         return ConnectFailed(host, f"libcurl error {code}")
 
-    def _tls_failure(self, text: str) -> GaiaError:
+    def _tls_failure(self, code: int, text: str) -> GaiaError:
         host, lower = self.sent.host, text.lower()
-        if any(each in lower for each in ("ssl_error_syscall", "unexpected eof", "connection reset")):
+        if any(
+            each in lower
+            for each in ("syscall", "unexpected eof", "connection reset", "reason(0)", "recv failure", "send failure")
+        ):
             return ConnectFailed(host, "the server broke the connection off")
         if "subject name" in lower:
             return TlsFailed(host, f"the certificate is not valid for {host!r}")
-        known = self.handle.getinfo(pycurl.SSL_VERIFYRESULT)
+        known = 0 if code == pycurl.E_SSL_CONNECT_ERROR else self.handle.getinfo(pycurl.SSL_VERIFYRESULT)
         return TlsFailed(host, _verify_text(known) if known else text.rpartition(":")[2].strip() or "protocol error")
 
 
