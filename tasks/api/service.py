@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from math import inf
 from typing import Final
 
 from requests.cookies import RequestsCookieJar
@@ -14,7 +15,6 @@ from gaia.errors import (
     ChecksumMismatch,
     GaiaError,
     InvalidCall,
-    LimitExceeded,
     TooManyRedirects,
 )
 from gaia.store.artifacts import Artifacts
@@ -141,7 +141,12 @@ class ApiService:
         def open_stream(fields: dict[str, str], stack: ExitStack) -> Opened:
             return self._opened(call, first, fields, scope, (route, stack))
 
-        body = Body(call, scope, open_stream, lambda size: self._paced(call, first.host, size, scope), self._resumed)
+        names = names_of(call, first.host)
+
+        def pace(size_bytes: int) -> int:
+            return self._limits.move(scope, names, size_bytes, if_away=OPEN, longest_s=inf)
+
+        body = Body(call, scope, open_stream, pace, self._resumed)
         try:
             with body.opened():
                 artifact = self._artifacts.put(body)
@@ -258,17 +263,6 @@ class ApiService:
     def _judge(self, sent: Outgoing, proxy: Proxy | None, bounds: Bounds) -> None:
         if proxy is not None:
             judge_behind(self._gateway, sent.address.origin, bounds.left_s())
-
-    def _paced(self, call: api.Download, host: str, size_bytes: int, scope: Scope) -> int:
-        """Wait for bandwidth as long as the call may: to give the slot back would be to begin anew."""
-        names = names_of(call, host)
-        while True:
-            try:
-                return self._limits.move(scope, names, size_bytes, if_away=OPEN)
-            except LimitExceeded as refused:
-                if refused.retry_after_s >= scope.remaining_s():
-                    raise
-                scope.cancelled.wait(scope.bound_s(refused.retry_after_s))
 
     def _resumed(self) -> None:
         self._tally.count("resumed")

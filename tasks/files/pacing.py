@@ -3,9 +3,9 @@
 `gaia limits set key:files --bytes-per-s N` sets the latter, `GAIA_LIMITS__BYTES_PER_S` the whole cluster's.
 """
 
+from math import inf
 from typing import Final
 
-from gaia.errors import LimitExceeded
 from tasks.files.streams import Pace
 from tasks.limits.cluster import Limits
 from tasks.limits.policy import levels
@@ -16,18 +16,9 @@ NAMES: Final = levels(key="files")
 
 
 def paced(limits: Limits) -> Pace:
-    """Give a pace that waits for the byte bucket as long as the call may; with Redis away it lets everything move.
-
-    A stream that is under way keeps its slot while it waits: to give it back would be to begin again.
-    """
+    """Give a pace that waits for the byte bucket as long as the call may; with Redis away it lets everything move."""
 
     def pace(size_bytes: int, scope: Scope) -> int:
-        while True:
-            try:
-                return limits.move(scope, NAMES, size_bytes, if_away=Away.FAIL_OPEN)
-            except LimitExceeded as refused:
-                if refused.retry_after_s >= scope.remaining_s():
-                    raise
-                scope.cancelled.wait(scope.bound_s(refused.retry_after_s))
+        return limits.move(scope, NAMES, size_bytes, if_away=Away.FAIL_OPEN, longest_s=inf)
 
     return pace

@@ -40,7 +40,7 @@ from tasks.limits.renewal import Held, Renewal
 from tasks.limits.retries import Retries
 from tasks.limits.shared import SharedBreaker, SharedLeases, SharedTokens
 from tasks.limits.view import ViewedBreaker
-from tasks.limits.waiting import leave
+from tasks.limits.waiting import LONGEST_S, leave
 from tasks.limits.watcher import Watcher
 from tasks.scope import Clock, Scope
 
@@ -114,8 +114,13 @@ class Limits:
         """
         leave(scope, lambda: self.ask(names, if_away=if_away), limit=f"rate:{names[-1]}")
 
-    def move(self, scope: Scope, names: tuple[str, ...], size_bytes: int, *, if_away: Away) -> int:
+    def move(
+        self, scope: Scope, names: tuple[str, ...], size_bytes: int, *, if_away: Away, longest_s: float = LONGEST_S
+    ) -> int:
         """Wait for leave to move bytes; give how many may move now, 1 to `size_bytes`. To be asked before each chunk.
+
+        `longest_s` takes the place of the 250 ms. A transfer that is under way gives `inf`, and waits as long as its
+        call may: to give its slot back would be to begin anew.
 
         Raises:
             LimitExceeded, Cancelled, DeadlineExceeded, Unreachable: as `admit`.
@@ -125,7 +130,7 @@ class Limits:
         def ask() -> Admitted | Refused:
             return self._tokens.take(buckets, size_bytes, if_away=if_away)
 
-        return leave(scope, ask, limit=f"bytes:{names[-1]}").tokens
+        return leave(scope, ask, limit=f"bytes:{names[-1]}", longest_s=longest_s).tokens
 
     @contextmanager
     def holding(
