@@ -273,7 +273,7 @@ class Run:
                 failure = error
                 self._bury("no worker of the message's version came before its deadline", failure)
             except GaiaError as error:
-                failure = _scrubbed(error, self.scrub)
+                failure = error.scrubbed(self.scrub)
             except (CeleryError, WorkerShutdown, WorkerTerminate):
                 raise
             except BaseException as error:
@@ -443,8 +443,3 @@ class Run:
         holder = holding(self.tag)
         if holder is not None:
             holder.bury(self.tag, reason, str(failure))
-
-
-def _scrubbed(error: GaiaError, scrub: Callable[[str], str]) -> GaiaError:
-    """Give the same error with secrets struck from its texts."""
-    return type(error)(*(scrub(each) if isinstance(each, str) else each for each in error.args))

@@ -7,8 +7,9 @@ exceptions at its border; a producer meets only what is declared here.
 `Transient` errors may be retried, `Permanent` ones may not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Self
 
 from gaia import codec
 
@@ -22,6 +23,10 @@ class GaiaError(Exception):
     def __post_init__(self) -> None:
         """Keep the fields as `args`: that is what pickle and Celery carry."""
         self.args = tuple(getattr(self, each.name) for each in fields(self))
+
+    def scrubbed(self, scrub: Callable[[str], str]) -> Self:
+        """Give the same error with secrets struck from its texts."""
+        return type(self)(*(scrub(each) if isinstance(each, str) else each for each in self.args))
 
     def __repr__(self) -> str:
         """Show the class and its fields; they hold no secret."""

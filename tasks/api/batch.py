@@ -309,8 +309,7 @@ class Batch:
         self._leave(item, error)
         if not self._again(item, error):
             scrub = redaction.Scrubber(redaction.secrets_of(api.Request, item.call))
-            told = type(error)(*(scrub(each) if isinstance(each, str) else each for each in error.args))
-            self._conclude(item, Outcome(ok=False, error=told))
+            self._conclude(item, Outcome(ok=False, error=error.scrubbed(scrub)))
 
     def _again(self, item: Item, error: GaiaError) -> bool:
         """Put another attempt off, if there is to be one."""
