@@ -12,8 +12,6 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from requests.cookies import RequestsCookieJar
-
 from gaia import redaction
 from gaia.contracts import api
 from gaia.errors import (
@@ -23,15 +21,15 @@ from gaia.errors import (
     GaiaError,
     InternalError,
     TimedOut,
-    TooManyRedirects,
 )
 from gaia.outcome import Outcome
 from tasks.api import outgoing
 from tasks.api.gate import Passing, names_of, refusal
-from tasks.api.incoming import Answer, keep_cookies
+from tasks.api.incoming import Answer
 from tasks.api.outgoing import Outgoing
 from tasks.api.parts import Parts
 from tasks.api.proxies import Proxy, chosen
+from tasks.api.redirects import Redirects
 from tasks.api.transfer import Transfer
 from tasks.limits.protocols import Refused
 from tasks.scope import Scope
@@ -54,17 +52,16 @@ class Item:
 
     index: int
     call: api.Request
+    redirects: Redirects
     sent: Outgoing | None = None
     proxy: Proxy | None = None
     attempt: int = 1
-    hops: int = 0
     started_at: float = 0.0
     ends_at: float = 0.0
     sent_at: float = 0.0
     passing: Passing | None = None
     admitted: bool = False
     kept_out_s: float | None = None
-    jar: RequestsCookieJar | None = None
 
 
 @dataclass
@@ -92,7 +89,7 @@ class Batch:
             Cancelled: of the call; what is under way is stopped.
         """
         self._outcomes = [None] * len(self.call.calls)
-        self._ready.extend(Item(index, each) for index, each in enumerate(self.call.calls))
+        self._ready.extend(Item(index, each, self._redirects(each)) for index, each in enumerate(self.call.calls))
         try:
             with self.scope.cancelled.calling(partial(self._news.put, None)):
                 while self._done < len(self._outcomes) and self.scope.remaining_s() > 0:
@@ -136,8 +133,8 @@ class Batch:
             item.proxy = chosen(self.parts.proxies, call)
             if item.attempt == 1:
                 self.parts.gate.limits.tried(item.sent.host)
-        if not item.hops and item.passing is None:
-            item.started_at, item.ends_at = now, now + call.timeout_s
+        if not item.redirects.hops and item.passing is None:
+            item.started_at = now
         addresses = self._addresses(item, now)
         if addresses is None or not self._let_in(item, now):
             return None
@@ -145,10 +142,9 @@ class Batch:
         if left_s <= 0:
             raise TimedOut(self.scope.operation, call.timeout_s)
         item.sent_at = now
-        fields = item.sent.headers if item.jar is None else outgoing.with_cookies(item.sent, item.jar)
         return Transfer(
             sent=item.sent,
-            fields=fields,
+            fields=item.redirects.fields(item.sent),
             addresses=addresses,
             verify=call.verify,
             timeout_s=left_s,
@@ -158,7 +154,6 @@ class Batch:
             operation=self.scope.operation,
             whole_timeout_s=call.timeout_s,
             done=self._news.put,
-            item=item,
             proxy=item.proxy,
         )
 
@@ -182,7 +177,8 @@ class Batch:
                 self._put_off(item, leave.wait_s)
                 return False
         item.kept_out_s = None
-        item.ends_at = max(item.ends_at, now) if item.hops else now + item.call.timeout_s
+        if not item.redirects.hops:
+            item.ends_at = now + item.call.timeout_s
         return True
 
     def _wait(self, item: Item, seconds: float) -> bool:
@@ -283,15 +279,9 @@ class Batch:
     def _answered(self, item: Item, answer: Answer) -> None:
         call, sent = item.call, item.sent
         assert sent is not None  # noqa: S101 - it was sent
-        location = answer.location() if call.max_redirects else None
-        if location is not None:
-            if item.hops >= call.max_redirects:
-                raise TooManyRedirects(sent.host, call.max_redirects)
-            item.jar = item.jar or RequestsCookieJar()
-            keep_cookies(item.jar, sent, answer)
-            item.sent = outgoing.following(sent, answer.status, location)
-            item.hops += 1
-            self.parts.tally.count("redirected")
+        hop = item.redirects.following(sent, answer)
+        if hop is not None:
+            item.sent = hop
             self._ready.appendleft(item)
             return
         busy = self.parts.verdict.busy(call, answer, sent.host)
@@ -319,7 +309,7 @@ class Batch:
         if pause_s >= left_s or not self.parts.verdict.again(item.call, error, host, item.attempt, left_s):
             return False
         self.parts.tally.count("retried")
-        item.attempt, item.hops, item.sent, item.jar = item.attempt + 1, 0, None, None
+        item.attempt, item.sent, item.redirects = item.attempt + 1, None, self._redirects(item.call)
         self._put_off(item, pause_s)
         return True
 
@@ -353,6 +343,9 @@ class Batch:
                 passing, each.passing = each.passing, None
                 self.parts.gate.done(passing, InterruptedError())
         self._flying.clear()
+
+    def _redirects(self, call: api.Request) -> Redirects:
+        return Redirects(call.max_redirects, self.parts.tally)
 
     def _now(self) -> float:
         return self.scope.clock.monotonic()

@@ -69,8 +69,7 @@ class Gate:
         try:
             passage = self.limits.enter(host, if_away=OPEN)
             self.limits.admit(scope, names, if_away=OPEN)
-            holding = self.limits.holding(scope, names, if_away=OPEN)
-            held = holding.__enter__()
+            held = self.limits.wait_for_slots(scope, names, if_away=OPEN)
         except (LimitExceeded, CircuitOpen) as kept_out:
             self._tells.limited()
             if passage is not None:
@@ -90,15 +89,10 @@ class Gate:
             failure = caught
             raise
         finally:
-            holding.__exit__(None, None, None)
-            self.tell(found, failure)
+            self.done(found, failure)
 
     def ask(self, names: tuple[str, ...], host: str) -> Passing | float:
-        """Ask for leave without waiting; give it, or how many seconds it is in vain to ask again.
-
-        Raises:
-            LimitExceeded, CircuitOpen: never; what it would be is for `refusal`.
-        """
+        """Ask for leave without waiting; give it, or how many seconds it is in vain to ask again (`refusal`)."""
         try:
             passage = self.limits.enter(host, if_away=OPEN)
         except (LimitExceeded, CircuitOpen) as kept_out:
@@ -114,15 +108,11 @@ class Gate:
         return self.limits.ask(names, if_away=OPEN)
 
     def done(self, passing: Passing, failure: BaseException | None) -> None:
-        """End what `ask` gave."""
-        self.limits.release(passing.held)
-        self.tell(passing, failure)
+        """Give the slots back, and tell the circuit.
 
-    def tell(self, passing: Passing, failure: BaseException | None) -> None:
-        """Tell the circuit: transient errors and statuses from 500 are failures, the caller's own mistakes nothing.
-
-        A full pool says nothing of the host either.
+        Transient errors and statuses from 500 are failures; the caller's own mistakes and a full pool are nothing.
         """
+        self.limits.release(passing.held)
         if isinstance(failure, Transient) and not isinstance(failure, PoolExhausted):
             self.limits.failed(passing.passage)
         elif failure is not None or passing.status is None:

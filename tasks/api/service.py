@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from math import inf
 from typing import Final
 
-from requests.cookies import RequestsCookieJar
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from config.settings import Api
@@ -14,8 +13,6 @@ from gaia.errors import (
     BadStatus,
     ChecksumMismatch,
     GaiaError,
-    InvalidCall,
-    TooManyRedirects,
 )
 from gaia.store.artifacts import Artifacts
 from tasks.api import health, outgoing, proxies
@@ -25,10 +22,11 @@ from tasks.api.connections import Connections
 from tasks.api.downloads import CHUNK_BYTES, Body, Opened
 from tasks.api.engine import Engine
 from tasks.api.gate import OPEN, Gate, names_of
-from tasks.api.incoming import Answer, keep_cookies
+from tasks.api.incoming import Answer
 from tasks.api.outgoing import Outgoing
 from tasks.api.parts import Parts
 from tasks.api.proxies import Proxy, chosen, judge_behind
+from tasks.api.redirects import Redirects
 from tasks.api.single import Room, Single
 from tasks.api.tally import Tally
 from tasks.api.verdict import Verdict
@@ -182,31 +180,27 @@ class ApiService:
     def _followed(
         self, call: api.Request, sent: Outgoing, bounds: Bounds, route: tuple[bool, Proxy | None]
     ) -> tuple[Outgoing, Answer]:
-        jar = RequestsCookieJar()
+        redirects = Redirects(call.max_redirects, self._tally)
         room = Room(call.max_body_bytes, follows=call.max_redirects > 0)
-        for hop in range(call.max_redirects + 1):
+        while True:
             self._judge(sent, route[1], bounds)
-            with self._gate.passing(call, sent.host, bounds.scope, first=not hop) as passing:
-                if not hop and bounds.scope.attempts == 1:
+            with self._gate.passing(call, sent.host, bounds.scope, first=not redirects.hops) as passing:
+                if not redirects.hops and bounds.scope.attempts == 1:
                     self._limits.tried(sent.host)
-                answer = self._exchanged(sent, jar, bounds, route, room)
+                answer = self._exchanged(sent, redirects.fields(sent), bounds, route, room)
                 passing.status = answer.status
-            location = answer.location() if call.max_redirects else None
-            if location is None:
+            hop = redirects.following(sent, answer)
+            if hop is None:
                 return sent, answer
-            if hop < call.max_redirects:
-                keep_cookies(jar, sent, answer)
-                sent = outgoing.following(sent, answer.status, location)
-                self._tally.count("redirected")
-        raise TooManyRedirects(sent.host, call.max_redirects)
+            sent = hop
 
     def _exchanged(
-        self, sent: Outgoing, jar: RequestsCookieJar, bounds: Bounds, route: tuple[bool, Proxy | None], room: Room
+        self, sent: Outgoing, fields: dict[str, str], bounds: Bounds, route: tuple[bool, Proxy | None], room: Room
     ) -> Answer:
         started = bounds.scope.clock.monotonic()
         self._tally.started()
         try:
-            answer = self._single.exchange(sent, outgoing.with_cookies(sent, jar), bounds, route, room)
+            answer = self._single.exchange(sent, fields, bounds, route, room)
         except BaseException as failure:
             self._tally.broke(failure)
             raise
@@ -225,26 +219,21 @@ class ApiService:
         route, stack = through
         bounds = Bounds(scope, call.idle_s)
         stack.enter_context(bounds.watched())
-        jar = RequestsCookieJar()
-        for hop in range(call.max_redirects + 1):
+        redirects = Redirects(call.max_redirects, self._tally)
+        while True:
             self._judge(sent, route[1], bounds)
-            inner = ExitStack()
-            with inner:
-                passing = inner.enter_context(self._gate.passing(call, sent.host, scope, first=not hop and not fields))
-                headers = {**outgoing.with_cookies(sent, jar), **fields}
+            with ExitStack() as inner:
+                first = not redirects.hops and not fields
+                passing = inner.enter_context(self._gate.passing(call, sent.host, scope, first=first))
+                headers = {**redirects.fields(sent), **fields}
                 stream = inner.enter_context(self._single.streaming(sent, headers, bounds, route))
                 passing.status = stream.answer.status
-                location = stream.answer.location() if call.max_redirects else None
-                if location is None:
+                if not redirects.leads_on(stream.answer):
                     self._require_success(call, stream.answer, sent.host)
                     stack.push(inner.pop_all())
                     return sent, stream
                 stream.read(CHUNK_BYTES)  # a short body is read away so that the connection can be kept
-            if hop < call.max_redirects:
-                keep_cookies(jar, sent, stream.answer)
-                sent = outgoing.following(sent, stream.answer.status, location)
-                self._tally.count("redirected")
-        raise TooManyRedirects(sent.host, call.max_redirects)
+            sent = redirects.following(sent, stream.answer) or sent
 
     def _require_success(self, call: api.Download, answer: Answer, host: str) -> None:
         if answer.status in SUCCESS:
@@ -254,8 +243,6 @@ class ApiService:
 
     def _settle(self, call: api.Request | api.Download, error: GaiaError, host: str, scope: Scope) -> None:
         """Say whether wiring may run the call again: if the policy allows, and the host's budget has a retry left."""
-        if isinstance(error, InvalidCall):
-            return
         scope.retryable = self._verdict.again(call, error, host, scope.attempts, scope.remaining_s())
         if scope.retryable:
             self._tally.count("retried")

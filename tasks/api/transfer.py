@@ -38,7 +38,7 @@ class _Socket:
 
 @dataclass(eq=False)
 class Transfer:
-    """A request with leave to be sent, to one of `addresses`; then `answer` or `error`. `item` is whom it is for."""
+    """A request with leave to be sent, to one of `addresses`; then `answer` or `error`."""
 
     sent: Outgoing
     fields: dict[str, str]
@@ -51,7 +51,6 @@ class Transfer:
     operation: str
     whole_timeout_s: float
     done: Callable[["Transfer"], None]
-    item: Any = None
     proxy: Proxy | None = None
     answer: Answer | None = None
     error: GaiaError | None = None

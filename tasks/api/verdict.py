@@ -3,7 +3,7 @@
 from typing import Final
 
 from gaia.contracts import api
-from gaia.errors import GaiaError, LimitExceeded, PoolExhausted, ServerBusy, Transient
+from gaia.errors import GaiaError, LimitExceeded, PoolExhausted, ServerBusy
 from tasks.api.incoming import Answer, retry_after_s
 from tasks.limits.cluster import Limits
 from tasks.scope import Clock
@@ -34,8 +34,7 @@ class Verdict:
 
     def again(self, call: api.Request | api.Download, error: GaiaError, host: str, attempt: int, left_s: float) -> bool:
         """Say whether there is to be another attempt; one that is comes off the host's budget."""
-        method = call.method if isinstance(call, api.Request) else "GET"
-        if not isinstance(error, Transient) or attempt >= call.retry.attempts or not call.retry.allows(method):
+        if attempt >= call.retry.attempts or not call.may_retry(error):
             return False
         if getattr(error, "retry_after_s", 0.0) >= left_s:
             return False

@@ -143,11 +143,21 @@ class Limits:
         Raises:
             LimitExceeded, Cancelled, DeadlineExceeded, Unreachable: as `admit`.
         """
-        held = leave(scope, lambda: self.acquire(names, ttl_s=ttl_s, if_away=if_away), limit=f"slots:{names[-1]}")
+        held = self.wait_for_slots(scope, names, ttl_s=ttl_s, if_away=if_away)
         try:
             yield held
         finally:
             self.release(held)
+
+    def wait_for_slots(
+        self, scope: Scope, names: tuple[str, ...], *, ttl_s: float = LEASE_TTL_S, if_away: Away
+    ) -> Held:
+        """Wait for a slot of every level; `release` has to follow. See `holding`.
+
+        Raises:
+            LimitExceeded, Cancelled, DeadlineExceeded, Unreachable: as `admit`.
+        """
+        return leave(scope, lambda: self.acquire(names, ttl_s=ttl_s, if_away=if_away), limit=f"slots:{names[-1]}")
 
     def acquire(self, names: tuple[str, ...], *, ttl_s: float = LEASE_TTL_S, if_away: Away) -> Held | Refused:
         """Ask for a slot of every level, without waiting; `release` has to follow. See `holding`.
