@@ -65,4 +65,4 @@ class Tally:
         """Give quantiles of the last exchanges, in seconds; none before the first."""
         with self._lock:
             found = sorted(self._seconds)
-        return {name: round(found[min(len(found) - 1, int(at * len(found)))], 6) for name, at in QUANTILES if found}
+        return {name: metrics.quantile(found, share) for name, share in QUANTILES if found}

@@ -90,8 +90,8 @@ class Meter:
                 peak=self._peak,
                 waiting=self._waiting,
                 limit=self.limit,
-                latency_p50_s=_quantile(latencies, 0.5),
-                latency_p95_s=_quantile(latencies, 0.95),
+                latency_p50_s=metrics.quantile(latencies, 0.5),
+                latency_p95_s=metrics.quantile(latencies, 0.95),
                 by_operation=rows,
                 roots=roots,
             )
@@ -188,8 +188,3 @@ class Passage:
         self._meter.record(
             self._name, took_s, ok=error is None, read_bytes=self.read_bytes, written_bytes=self.written_bytes
         )
-
-
-def _quantile(ordered: list[float], share: float) -> float:
-    """Give the nearest-rank quantile, 0 of none."""
-    return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))], 6) if ordered else 0.0

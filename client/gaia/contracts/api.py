@@ -144,7 +144,8 @@ class Request(Call[Response], operation="api.request"):
         """
         self.require("method", f"must be one of {', '.join(sorted(METHODS))}", holds=self.method in METHODS)
         self.require_between("max_body_bytes", 0, 64 * 1024 * 1024)
-        _check_common(self, self.url, self.headers, self.retry)
+        self.require_between("timeout_s", 0.001, 3600)
+        _check_common(self)
         bodies = [name for name in ("json", "data", "body") if getattr(self, name) is not None]
         self.require(bodies[-1] if bodies else "body", f"excludes {bodies[:-1]}", holds=len(bodies) < 2)  # noqa: PLR2004
 
@@ -229,7 +230,7 @@ class Download(Call[Downloaded], operation="api.download"):
         """
         self.require_between("max_bytes", 0, DOWNLOAD_LIMIT_BYTES)
         self.require_between("idle_s", 0.001, 3600)
-        _check_common(self, self.url, self.headers, self.retry)
+        _check_common(self)
         given = {name.lower() for name in self.headers} & {"range", "if-range", "accept-encoding"}
         self.require("headers", f"{', '.join(sorted(given))} is set by Gaia alone", holds=not given)
         digest = self.sha256 is None or (len(self.sha256) == 64 and set(self.sha256) <= set("0123456789abcdef"))  # noqa: PLR2004 - SHA-256 in hexadecimal
@@ -247,7 +248,7 @@ class Download(Call[Downloaded], operation="api.download"):
             params=self.params,
             headers=fields,
             auth=self.auth,
-            timeout_s=min(self.idle_s, 3600.0),
+            timeout_s=self.idle_s,
             max_redirects=self.max_redirects,
             verify=self.verify,
             proxy=self.proxy,
@@ -309,19 +310,17 @@ class Health(Call[ApiHealth], operation="api.health"):
     """Say how the worker that takes the call is."""
 
 
-def _check_common(call: "Request | Download", url: str, headers: Mapping[str, str], retry: Retry) -> None:
+def _check_common(call: Request | Download) -> None:
     """Check what a request and a download share."""
     call.require_text("url", forbidden=URL_FORBIDDEN)
-    call.require("url", "must be an http or https URL with a host", holds=_is_http(url))
-    if isinstance(call, Request):
-        call.require_between("timeout_s", 0.001, 3600)
+    call.require("url", "must be an http or https URL with a host", holds=_is_http(call.url))
     call.require_between("max_redirects", 0, 50)
-    for name, value in headers.items():
+    for name, value in call.headers.items():
         if not _is_token(name):
             raise call.refuse("headers", f"{name!r} is no header name")
         if not _is_field_value(value):
             raise call.refuse("headers", f"{name!r} must be text without CR, LF or NUL")
-    retry.check(call)
+    call.retry.check(call)
     for name in ("proxy", "tenant"):
         if getattr(call, name) is not None:
             call.require_text(name, limit=200, forbidden=URL_FORBIDDEN)

@@ -8,19 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.requests import Maker
-from tests.support.web import Site
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    with Site() as server:
-        yield server
-
-
-@pytest.fixture
-def other() -> Iterator[Site]:
-    with Site() as server:
-        yield server
 
 
 @pytest.fixture(params=["single", "bulk"])

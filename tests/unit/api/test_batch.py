@@ -35,6 +35,23 @@ def many(service: ApiService, *calls: api.Request, concurrency: int = 100, secon
     return [each.result.status if each.result else type(each.error) for each in found.items]
 
 
+class Crowd:
+    """A route that counts how many are at it at once."""
+
+    def __init__(self, site: Site, pause_s: float) -> None:
+        self._site, self._pause_s = site, pause_s
+        self._lock, self._now, self.most = threading.Lock(), 0, 0
+
+    def __call__(self, *_: object) -> bytes:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        self._site.stopped.wait(self._pause_s)
+        with self._lock:
+            self._now -= 1
+        return reply()
+
+
 def test_outcomes_come_in_the_order_of_the_calls_and_none_fails_another(maker: Maker, site: Site) -> None:
     site.routes["/a"] = lambda asked, _: reply(asked.target.encode())
     with Site() as gone:
@@ -59,21 +76,10 @@ def test_outcomes_come_in_the_order_of_the_calls_and_none_fails_another(maker: M
 
 
 def test_no_more_are_under_way_than_the_call_says(maker: Maker, site: Site) -> None:
-    lock, now, most = threading.Lock(), [0], [0]
-
-    def count(asked: Asked, _: object) -> bytes:
-        with lock:
-            now[0] += 1
-            most[0] = max(most[0], now[0])
-        site.stopped.wait(0.02)
-        with lock:
-            now[0] -= 1
-        return reply()
-
-    site.routes["/a"] = count
+    site.routes["/a"] = crowd = Crowd(site, pause_s=0.02)
     calls = [api.Request(url=site.url("/a"))] * 30
     assert many(maker.service(site), *calls, concurrency=5) == [200] * 30
-    assert 1 < most[0] <= 5
+    assert 1 < crowd.most <= 5
 
 
 def test_more_than_the_workers_connections_wait_their_turn_or_are_told(maker: Maker, site: Site) -> None:
@@ -102,21 +108,10 @@ def test_what_a_limit_still_keeps_out_at_the_deadline_is_told_so(maker: Maker, s
 
 
 def test_slots_of_a_host_bound_the_batch_and_come_back(maker: Maker, site: Site) -> None:
-    lock, now, most = threading.Lock(), [0], [0]
-
-    def count(asked: Asked, _: object) -> bytes:
-        with lock:
-            now[0] += 1
-            most[0] = max(most[0], now[0])
-        site.stopped.wait(0.01)
-        with lock:
-            now[0] -= 1
-        return reply()
-
-    site.routes["/a"] = count
+    site.routes["/a"] = crowd = Crowd(site, pause_s=0.01)
     limited = limits(**{"127.0.0.1": Limit(concurrency=3)})
     assert many(maker.service(site, limited=limited), *[api.Request(url=site.url("/a"))] * 20) == [200] * 20
-    assert most[0] <= 3
+    assert crowd.most <= 3
 
 
 def test_what_is_under_way_at_the_deadline_is_left(maker: Maker, site: Site) -> None:
