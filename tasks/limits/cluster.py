@@ -168,11 +168,13 @@ class Limits:
         slots = self.policy.slots(names)
         held = self._renewal.take(slots, ttl_s) if slots else NOTHING
         if held is None:
-            found = answer(slots, self._leases.acquire(slots, ttl_s=ttl_s, if_away=if_away))
+            many = self._renewal.wanted(slots)
+            found = answer(slots, self._leases.acquire_many(slots, many, ttl_s=ttl_s, if_away=if_away))
             if isinstance(found, Refused):
+                self._renewal.refused(slots)
                 return found
-            counting.held(found)
-            held = self._renewal.keep(found)
+            counting.held(found[0])
+            held = self._renewal.keep_many(found)
         for each in slots:
             counting.leases(each.name).inc()
         return held

@@ -3,12 +3,13 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from math import inf
 from secrets import token_hex
 from typing import Final, TypeVar
 
-from gaia.errors import LeaseLost
 from tasks.limits.circuit import SECOND_US, Circuit
 from tasks.limits.gcra import Level, Taken, take
+from tasks.limits.leasing import Leases, granted
 from tasks.limits.protocols import (
     HELD,
     LEASE_TTL_S,
@@ -64,7 +65,7 @@ class MemoryTokens(Tokens):
             return taken
 
 
-class MemoryLeases:
+class MemoryLeases(Leases):
     """A `ConcurrencyLimiter`."""
 
     def __init__(self, clock: Clock | None = None) -> None:
@@ -73,40 +74,55 @@ class MemoryLeases:
         self._lock = threading.Lock()
         self._held: dict[str, dict[str, float]] = {}
 
-    def acquire(self, slots: Sequence[Slots], *, ttl_s: float = LEASE_TTL_S, if_away: Away) -> Lease | Refused:
-        """Take a slot of every level, or of none."""
+    def acquire_many(
+        self, slots: Sequence[Slots], many: int, *, ttl_s: float = LEASE_TTL_S, if_away: Away
+    ) -> list[Lease] | Refused:
+        """Take slots of every level, or of none."""
         del if_away
         with self._lock:
-            now = self._clock.monotonic()
+            now, room = self._clock.monotonic(), inf
             for each in slots:
                 self._prune(each.name, now)
-                if not each.shadow and len(self._held.get(each.name, ())) >= each.limit:
+                free = inf if each.shadow else each.limit - len(self._held.get(each.name, ()))
+                if free < 1:
                     return Refused(each.name, SLOT_POLL_S)
-            lease = Lease(token_hex(8), tuple(slots), ttl_s)
+                room = min(room, free)
+            leases = [Lease(token_hex(8), tuple(slots), ttl_s) for _ in range(granted(many, room))]
             for each in slots:
-                self._held.setdefault(each.name, {})[lease.id] = now + ttl_s
-            return lease._replace(used=tuple(len(self._held[each.name]) for each in slots))
+                self._held.setdefault(each.name, {}).update((lease.id, now + ttl_s) for lease in leases)
+            used = self._used(slots)
+            return [each._replace(used=used) for each in leases]
 
-    def renew(self, lease: Lease) -> None:
-        """Hold a lease for another `ttl_s`."""
+    def renew_many(self, leases: Sequence[Lease]) -> tuple[list[tuple[Lease, str]], tuple[int, ...]]:
+        """Hold leases for another `ttl_s`."""
+        lost: list[tuple[Lease, str]] = []
+        slots = leases[0].slots
         with self._lock:
             now = self._clock.monotonic()
-            for each in lease.slots:
+            for each in slots:
                 self._prune(each.name, now)
-                if lease.recorded and lease.id not in self._held.get(each.name, ()):
-                    raise LeaseLost(each.name)
-            for each in lease.slots:
-                if lease.recorded:
+            for lease in leases:
+                missing = [each.name for each in slots if lease.id not in self._held.get(each.name, ())]
+                if missing:
+                    lost.append((lease, missing[0]))
+                    continue
+                for each in slots:
                     self._held[each.name][lease.id] = now + lease.ttl_s
+            return lost, self._used(slots)
 
-    def release(self, lease: Lease) -> bool:
+    def release_many(self, leases: Sequence[Lease]) -> int:
         """Give the slots back."""
         with self._lock:
-            now = self._clock.monotonic()
-            ends = [self._held.get(each.name, {}).pop(lease.id, 0.0) for each in lease.slots]
-            for each in lease.slots:
+            now, held = self._clock.monotonic(), 0
+            for lease in leases:
+                ends = [self._held.get(each.name, {}).pop(lease.id, 0.0) for each in lease.slots]
+                held += any(each > now for each in ends)
+            for each in leases[0].slots:
                 self._prune(each.name, now)
-            return any(each > now for each in ends)
+            return held
+
+    def _used(self, slots: Sequence[Slots]) -> tuple[int, ...]:
+        return tuple(len(self._held.get(each.name, ())) for each in slots)
 
     def held(self, name: str) -> int:
         """Give how many leases are held."""

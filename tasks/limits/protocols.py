@@ -152,6 +152,32 @@ class ConcurrencyLimiter(Protocol):
         """
         ...
 
+    def acquire_many(
+        self, slots: Sequence[Slots], many: int, *, ttl_s: float = LEASE_TTL_S, if_away: Away
+    ) -> list[Lease] | Refused:
+        """Take up to `many` leases (at least 1) of the same levels in one step: one, or as many as are a fourth of what
+        is free. All of them say the same in `used`: what the levels have with all of them.
+
+        Raises:
+            Unreachable: as `acquire`.
+        """
+        ...
+
+    def renew_many(self, leases: Sequence[Lease]) -> tuple[list[tuple[Lease, str]], tuple[int, ...]]:
+        """Hold leases of the same levels and the same `ttl_s` for another `ttl_s` from now, in one step.
+
+        Gives those that are lost, each with the level where it is not held any more, and how many leases each level
+        has. Of a lost one nothing is renewed.
+
+        Raises:
+            Unreachable: as `renew`.
+        """
+        ...
+
+    def release_many(self, leases: Sequence[Lease]) -> int:
+        """Give the slots of leases of the same levels back, in one step; give how many of them were held, as `release`."""
+        ...
+
     def renew(self, lease: Lease) -> None:
         """Hold a lease for another `ttl_s` from now.
 

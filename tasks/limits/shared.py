@@ -4,15 +4,16 @@ Every key has the hash tag `{gaia:limits}` and expires: a bucket a minute after 
 after their last lease lapsed, a circuit an hour after it opened or last failed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
-from gaia.errors import LeaseLost, Unreachable
+from gaia.errors import Unreachable
 from gaia.store import keys
 from tasks.limits.circuit import SECOND_US
 from tasks.limits.gcra import Taken
+from tasks.limits.leasing import SHARE, Leases
 from tasks.limits.protocols import (
     HELD,
     LEASE_TTL_S,
@@ -53,44 +54,62 @@ class SharedTokens(Tokens):
         return Taken(tokens, wait_us, refusing, tuple(rest[::2]), tuple(map(bool, rest[1::2])))
 
 
-class SharedLeases:
-    """A `ConcurrencyLimiter`."""
+class SharedLeases(Leases):
+    """A `ConcurrencyLimiter`. Every bulk of it is one script call, of `MOST` leases at most."""
+
+    MOST: Final = 250
 
     def __init__(self, reach: Reach) -> None:
         """Ask this Redis."""
         self._reach = reach
 
-    def acquire(self, slots: Sequence[Slots], *, ttl_s: float = LEASE_TTL_S, if_away: Away) -> Lease | Refused:
-        """Take a slot of every level, or of none."""
-        lease = Lease(token_hex(8), tuple(slots), ttl_s, recorded=bool(slots))
+    def acquire_many(
+        self, slots: Sequence[Slots], many: int, *, ttl_s: float = LEASE_TTL_S, if_away: Away
+    ) -> list[Lease] | Refused:
+        """Take slots of every level, or of none."""
+        first = Lease(token_hex(8), tuple(slots), ttl_s, recorded=bool(slots))
         if not slots:
-            return lease
-        args: list[str | int | float] = [lease.id, round(ttl_s * SECOND_US)]
+            return [first] * many
+        # One draw of random bits for all of them: each costs a call of the kernel.
+        ids = [first.id, *(f"{first.id}-{number}" for number in range(1, min(many, self.MOST)))]
+        args: list[str | int | float] = [round(ttl_s * SECOND_US), SHARE]
         for each in slots:
             args += (each.limit, int(each.shadow))
         found: Any = self._reach.unless_away(
-            if_away, lambda: self._reach.script("acquire", _names(lease), args), lambda: None
+            if_away, lambda: self._reach.script("acquire", _names(slots), [*args, *ids]), lambda: None
         )
         if found is None:
-            return lease._replace(recorded=False)
-        refusing, *used = found
-        return lease._replace(used=tuple(used)) if refusing < 0 else Refused(slots[refusing].name, SLOT_POLL_S)
+            return [first._replace(recorded=False)]
+        refusing, *rest = found
+        if refusing >= 0:
+            return Refused(slots[refusing].name, SLOT_POLL_S)
+        given, *used = rest
+        return [first._replace(id=each, used=tuple(used)) for each in ids[:given]]
 
-    def renew(self, lease: Lease) -> None:
-        """Hold a lease for another `ttl_s`."""
-        if lease.recorded:
-            lost: Any = self._reach.script("renew", _names(lease), [lease.id, round(lease.ttl_s * SECOND_US)])
-            if lost >= 0:
-                raise LeaseLost(lease.slots[lost].name)
+    def renew_many(self, leases: Sequence[Lease]) -> tuple[list[tuple[Lease, str]], tuple[int, ...]]:
+        """Hold leases for another `ttl_s`."""
+        lost: list[tuple[Lease, str]] = []
+        used: tuple[int, ...] = ()
+        for part in self._parts(leases):
+            slots, life_us = part[0].slots, round(part[0].ttl_s * SECOND_US)
+            found: Any = self._reach.script("renew", _names(slots), [life_us, *(each.id for each in part)])
+            missing, used = found[: len(part)], tuple(found[len(part) :])
+            lost += [(each, slots[at].name) for each, at in zip(part, missing, strict=True) if at >= 0]
+        return lost, used
 
-    def release(self, lease: Lease) -> bool:
+    def release_many(self, leases: Sequence[Lease]) -> int:
         """Give the slots back."""
-        if not lease.recorded:
-            return False
-        try:
-            return bool(self._reach.script("release", _names(lease), [lease.id]))
-        except Unreachable:
-            return False
+        held = 0
+        with suppress(Unreachable):
+            for part in self._parts(leases):
+                found: Any = self._reach.script("release", _names(part[0].slots), [each.id for each in part])
+                held += int(found)
+        return held
+
+    def _parts(self, leases: Sequence[Lease]) -> Iterator[Sequence[Lease]]:
+        recorded = [each for each in leases if each.recorded]
+        for start in range(0, len(recorded), self.MOST):
+            yield recorded[start : start + self.MOST]
 
     def held(self, name: str) -> int:
         """Give how many leases are held."""
@@ -184,5 +203,5 @@ def refusing(name: str, held: bool) -> str:  # noqa: FBT001 - what was seen, not
     return HELD + name if held else name
 
 
-def _names(lease: Lease) -> list[str]:
-    return [keys.slots(each.name) for each in lease.slots]
+def _names(slots: Sequence[Slots]) -> list[str]:
+    return [keys.slots(each.name) for each in slots]

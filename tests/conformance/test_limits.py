@@ -1,27 +1,15 @@
 """Whatever keeps a limit keeps it exactly, to the microsecond: in memory, and in Redis."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gaia.errors import LeaseLost
-from tasks.limits.protocols import Admitted, Away, Bucket, Lease, Passage, Refused, Rules, Slots, State
-from tests.support.limits import Limiting, in_memory, in_redis, viewed
+from tasks.limits.protocols import Admitted, Away, Bucket, Passage, Refused, Rules, State
+from tests.support.limits import Limiting
 
 CLOSED = Away.FAIL_CLOSED
 RULES = Rules(failure_threshold=5, open_s=30.0, success_threshold=3, probe_s=60.0)
-
-
-@pytest.fixture(params=["memory", "redis", "viewed"])
-def limiting(request: pytest.FixtureRequest) -> Iterator[Limiting]:
-    if request.param == "memory":
-        yield in_memory()
-        return
-    made = {"redis": in_redis, "viewed": viewed}[request.param]
-    with made(request.getfixturevalue("fresh_url")) as found:
-        yield found
 
 
 def admitted(limiting: Limiting, *buckets: Bucket, most: int = 1000) -> int:
@@ -30,12 +18,6 @@ def admitted(limiting: Limiting, *buckets: Bucket, most: int = 1000) -> int:
         if isinstance(limiting.tokens.admit(buckets, if_away=CLOSED), Refused):
             return count
     return most
-
-
-def lease(limiting: Limiting, *slots: Slots, ttl_s: float = 10.0) -> Lease:
-    found = limiting.leases.acquire(slots, ttl_s=ttl_s, if_away=CLOSED)
-    assert isinstance(found, Lease)
-    return found
 
 
 def passage(limiting: Limiting, rules: Rules = RULES) -> Passage:
@@ -204,102 +186,6 @@ def test_gigabytes_a_second_are_counted_to_the_byte(limiting: Limiting) -> None:
     assert limiting.tokens.take([bucket], 5_000_000_000, if_away=CLOSED) == Admitted(5_000_000_000)
     limiting.clock.advance(0.000001)
     assert limiting.tokens.take([bucket], 10_000, if_away=CLOSED) == Admitted(5000)
-
-
-# --- concurrency
-
-
-def test_no_more_leases_than_slots(limiting: Limiting) -> None:
-    slots = Slots("a", 2)
-    lease(limiting, slots)
-    lease(limiting, slots)
-    refused = limiting.leases.acquire([slots], if_away=CLOSED)
-    assert isinstance(refused, Refused)
-    assert refused.limit == "a"
-    assert limiting.leases.held("a") == 2
-
-
-def test_a_released_slot_is_free(limiting: Limiting) -> None:
-    slots = Slots("a", 1)
-    held = lease(limiting, slots)
-    assert limiting.leases.release(held)
-    assert limiting.leases.held("a") == 0
-    lease(limiting, slots)
-
-
-def test_releasing_twice_frees_nothing_that_is_anothers(limiting: Limiting) -> None:
-    slots = Slots("a", 1)
-    first = lease(limiting, slots)
-    assert limiting.leases.release(first)
-    lease(limiting, slots)
-    assert not limiting.leases.release(first)
-    assert limiting.leases.held("a") == 1
-
-
-def test_a_made_up_lease_releases_nothing(limiting: Limiting) -> None:
-    lease(limiting, Slots("a", 1))
-    assert not limiting.leases.release(Lease("0" * 16, (Slots("a", 1),), 10.0))
-    assert limiting.leases.held("a") == 1
-
-
-def test_slots_are_taken_on_every_level_or_on_none(limiting: Limiting) -> None:
-    outer, inner = Slots("outer", 5), Slots("inner", 1)
-    lease(limiting, outer, inner)
-    assert isinstance(limiting.leases.acquire([outer, inner], if_away=CLOSED), Refused)
-    assert limiting.leases.held("outer") == 1
-
-
-def test_the_slots_of_a_dead_holder_are_back_after_their_time(limiting: Limiting) -> None:
-    slots = Slots("a", 1)
-    dead = lease(limiting, slots, ttl_s=10)
-    limiting.clock.advance(9.999)
-    assert isinstance(limiting.leases.acquire([slots], if_away=CLOSED), Refused)
-    limiting.clock.advance(0.001)
-    lease(limiting, slots)
-    assert not limiting.leases.release(dead)
-
-
-def test_a_renewed_lease_lives_from_then_on(limiting: Limiting) -> None:
-    slots = Slots("a", 1)
-    held = lease(limiting, slots, ttl_s=10)
-    for _ in range(5):
-        limiting.clock.advance(9)
-        limiting.leases.renew(held)
-    assert limiting.leases.held("a") == 1
-
-
-def test_a_lapsed_lease_cannot_be_renewed(limiting: Limiting) -> None:
-    held = lease(limiting, Slots("a", 1), ttl_s=10)
-    limiting.clock.advance(10)
-    with pytest.raises(LeaseLost) as caught:
-        limiting.leases.renew(held)
-    assert caught.value == LeaseLost("a") or caught.value.limit == "a"
-    assert limiting.leases.held("a") == 0
-
-
-def test_a_released_lease_cannot_be_renewed(limiting: Limiting) -> None:
-    held = lease(limiting, Slots("a", 1))
-    limiting.leases.release(held)
-    with pytest.raises(LeaseLost):
-        limiting.leases.renew(held)
-
-
-def test_a_shadow_of_slots_counts_beyond_its_limit(limiting: Limiting) -> None:
-    shadow = Slots("a", 1, shadow=True)
-    assert lease(limiting, shadow).used == (1,)
-    assert lease(limiting, shadow, Slots("b", 5)).used == (2, 1)
-    assert limiting.leases.held("a") == 2
-
-
-def test_threads_together_hold_no_more_than_the_slots(limiting: Limiting) -> None:
-    barrier = threading.Barrier(8)
-
-    def acquire(_: int) -> bool:
-        barrier.wait(10)
-        return isinstance(limiting.leases.acquire([Slots("a", 3)], if_away=CLOSED), Lease)
-
-    with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(acquire, range(8))) == 3
 
 
 # --- circuits

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.limits.memory import MemoryLeases
 from tasks.limits.protocols import Away, Lease, Slots
-from tasks.limits.renewal import HANDED_OVER_S, LINGER_S, Renewal
+from tasks.limits.renewal import HANDED_OVER_S, LINGER_S, SOON_S, Renewal
 from tests.support.limits import HeldTime
 
 SLOTS = (Slots("slots:a.example", 1),)
@@ -66,7 +66,7 @@ def test_a_lost_lease_is_handed_to_nobody(field: Field) -> None:
     held = field.renewal.keep(field.lease())
     field.time.advance(held.lease.ttl_s + 1)
     field.renewal.renew_due()
-    assert held.lost.is_set()
+    assert held.is_lost
     field.renewal.linger(held)
     assert field.renewal.take(SLOTS, 10.0) is None
 
@@ -83,3 +83,74 @@ def test_closing_gives_back_what_lingers(field: Field) -> None:
     field.renewal.linger(field.renewal.keep(field.lease()))
     field.renewal.close()
     assert field.held == 0
+
+
+MANY = (Slots("slots:a.example", 100),)
+
+
+def taken(field: Field) -> int:
+    """Take as the cluster's limits do; give how many leases that brought."""
+    before = field.held
+    found = field.leases.acquire_many(MANY, field.renewal.wanted(MANY), if_away=Away.FAIL_CLOSED)
+    assert isinstance(found, list)
+    field.renewal.keep_many(found)
+    return field.held - before
+
+
+def test_a_process_that_comes_back_soon_takes_more_and_more_ahead(field: Field) -> None:
+    assert [taken(field) for _ in range(6)] == [1, 2, 4, 8, 16, 17]
+    assert field.held == 48
+    ahead = [field.renewal.take(MANY, 10.0) for _ in range(43)]
+    assert None not in ahead[:42]
+    assert ahead[42] is None
+
+
+def test_what_was_taken_ahead_and_not_wanted_goes_back_and_makes_the_next_take_smaller(field: Field) -> None:
+    assert [taken(field) for _ in range(4)] == [1, 2, 4, 8]
+    field.time.advance(LINGER_S)
+    field.renewal.release_idle()
+    assert field.held == 4
+    assert taken(field) == 2
+
+
+def test_a_process_that_comes_back_late_takes_one(field: Field) -> None:
+    assert [taken(field), taken(field)] == [1, 2]
+    field.time.advance(SOON_S)
+    assert taken(field) == 1
+
+
+def test_where_slots_are_plenty_a_lease_is_handed_over_as_long_as_it_is_wanted(field: Field) -> None:
+    found = field.leases.acquire(MANY, if_away=Away.FAIL_CLOSED)
+    assert isinstance(found, Lease)
+    held = field.renewal.keep(found)
+    field.time.advance(HANDED_OVER_S)
+    field.renewal.linger(held)
+    assert field.renewal.take(MANY, 10.0) is held
+    field.renewal.refused(MANY)
+    field.renewal.linger(held)
+    assert field.held == 0
+
+
+def test_a_renewal_tells_that_slots_have_become_few(field: Field) -> None:
+    found = field.leases.acquire(MANY, if_away=Away.FAIL_CLOSED)
+    assert isinstance(found, Lease)
+    held = field.renewal.keep(found)
+    for _ in range(50):
+        field.leases.acquire(MANY, if_away=Away.FAIL_CLOSED)
+    field.time.advance(held.lease.ttl_s / 2)
+    field.renewal.renew_due()
+    field.renewal.linger(held)
+    assert field.renewal.take(MANY, 10.0) is None
+
+
+def test_leases_that_are_due_soon_are_renewed_with_those_that_are_due(field: Field) -> None:
+    first = field.leases.acquire(MANY, if_away=Away.FAIL_CLOSED)
+    assert isinstance(first, Lease)
+    early = field.renewal.keep(first)
+    field.time.advance(1)
+    second = field.leases.acquire(MANY, if_away=Away.FAIL_CLOSED)
+    assert isinstance(second, Lease)
+    late = field.renewal.keep(second)
+    field.time.advance(2.4)
+    field.renewal.renew_due()
+    assert early.due_at == late.due_at
