@@ -52,6 +52,9 @@ MARK: Final = "gaia.secret"
 SHOWN_CHARACTERS: Final = 200
 """Longer strings are cut in a repr: it is for people and log lines."""
 
+SHOWN_ITEMS: Final = SHOWN_CHARACTERS // 2
+"""Of a list; more would be cut off in any case, as each takes two characters at least."""
+
 SHORTEST_PART: Final = 8
 """A shorter part of a secret is not struck for itself: `path` of `id=<session>; path=/`."""
 
@@ -79,17 +82,22 @@ def visible(subject: object) -> dict[str, object]:
 
 def visible_json(contract: Any, given: Mapping[str, object]) -> dict[str, object]:
     """Redact the JSON fields of a message by the marks of its contract; what the contract does not know is masked."""
+    return _visible_fields(contract, given, None)
+
+
+def _visible_fields(contract: Any, given: Mapping[str, object], most: int | None) -> dict[str, object]:
+    """Do so; of a list of contracts, for its first `most` items only."""
     plan = _plan(contract)
     shown = {}
     for name, value in given.items():
         kind, inner = plan.get(name, ("all", None))
-        shown[name] = redact(value, kind) if inner is None else _visible_within(inner, value)
+        shown[name] = redact(value, kind) if inner is None else _visible_within(inner, value, most)
     return shown
 
 
 def show_json(contract: type[Any], given: Mapping[str, object]) -> str:
     """Give the redacted text of a message's JSON fields, as `kwargsrepr` holds it."""
-    shown = ", ".join(f"{name!r}: {_brief(value)}" for name, value in visible_json(contract, given).items())
+    shown = ", ".join(f"{name!r}: {_brief(value)}" for name, value in _visible_fields(contract, given, SHOWN_ITEMS).items())
     return "{" + shown + "}"
 
 
@@ -128,11 +136,11 @@ def _contract_in(hint: Any) -> type[Any] | None:
     return next((found for each in get_args(hint) if (found := _contract_in(each)) is not None), None)
 
 
-def _visible_within(contract: type[Any], value: object) -> object:
+def _visible_within(contract: type[Any], value: object, most: int | None) -> object:
     if isinstance(value, Mapping):
-        return visible_json(contract, value)
+        return _visible_fields(contract, value, most)
     if isinstance(value, list):
-        return [_visible_within(contract, each) for each in value]
+        return [_visible_within(contract, each, most) for each in value[:most]]
     return value if value is None else MASK
 
 
@@ -153,10 +161,23 @@ def _brief(value: object) -> str:
     if isinstance(value, _Shown):
         return value.text
     try:
-        text = repr(value)
+        text = _begin(value) if type(value) in (list, tuple) else repr(value)
     except (RecursionError, ValueError):  # nested too deeply, or an integer of too many digits
         return f"<{type(value).__name__}>"
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+
+
+def _begin(items: Sequence[object]) -> str:
+    """Give the repr of a list or tuple, or as much of it as is shown: a batch has thousands of items."""
+    room, shown = SHOWN_CHARACTERS, []
+    for each in items:
+        shown.append(repr(each))
+        room -= len(shown[-1])
+        if room < 0:
+            break
+    opens, closes = "[]" if isinstance(items, list) else "()"
+    lone = "," if len(shown) == 1 and isinstance(items, tuple) else ""
+    return f"{opens}{', '.join(shown)}{lone}{closes}"
 
 
 class _Shown:

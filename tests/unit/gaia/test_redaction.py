@@ -235,3 +235,22 @@ def test_a_mark_that_does_not_exist_is_a_mistake() -> None:
 
 def test_the_words_of_scrubbing_are_at_hand_here() -> None:
     assert set(redaction.__all__) <= set(dir(redaction))
+
+
+def test_of_a_long_batch_no_more_is_redacted_than_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = tuple(api.Request(f"http://h/{number}?token=geheimnis", tenant="t") for number in range(1000))
+    batch = api.RequestMany(calls)
+    message = json.loads(json.dumps(batch.fields_json()))
+    asked: list[str] = []
+    split = redaction._split
+    monkeypatch.setattr(redaction, "_split", lambda url: (asked.append(url), split(url))[1])
+    for text in (show(batch), show_json(api.RequestMany, message)):
+        assert text.count("http://h/") >= 2
+        assert "geheimnis" not in text
+        assert len(text) < 400
+    assert len(asked) < 200
+
+
+@pytest.mark.parametrize("items", [(), ("a",), ("a", 1), [], ["a"], ["a", 1]])
+def test_a_short_list_shows_as_it_is(items: object) -> None:
+    assert redaction._brief(items) == repr(items)
