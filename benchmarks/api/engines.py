@@ -28,7 +28,7 @@ def libcurl(url: str, at_once: int) -> Run:
     from tasks.egress.judge import Judge
 
     engine = Engine(Judge([f"127.0.0.1/32:{urlsplit(url).port}"]), at_once, 5.0, DEFAULT_CA_BUNDLE_PATH)
-    done: queue.SimpleQueue[Transfer] = queue.SimpleQueue()
+    done: queue.SimpleQueue[list[Transfer]] = queue.SimpleQueue()
 
     def one() -> Transfer:
         sent = outgoing.first(api.Request(url=url), "bench")
@@ -42,9 +42,7 @@ def libcurl(url: str, at_once: int) -> Run:
         started = min(at_once, times)
         engine.submit([one() for _ in range(started)])
         while left:
-            ended = [done.get()]
-            while not done.empty():
-                ended.append(done.get())
+            ended = done.get()
             for each in ended:
                 if each.answer is None or each.answer.status != 200 or len(each.answer.body) != 1024:  # noqa: PLR2004
                     raise SystemExit(f"no answer: {each.error}")

@@ -236,10 +236,11 @@ class Batch:
     def _take(self, news: Any) -> None:
         if news is None:
             self.scope.check()
-        elif isinstance(news, Transfer):
-            item = self._flying.pop(news, None)
-            if item is not None:
-                self._landed(item, news)
+        elif isinstance(news, list):
+            for each in news:
+                item = self._flying.pop(each, None)
+                if item is not None:
+                    self._landed(item, each)
         else:
             self._found(*news)
 

@@ -15,8 +15,8 @@ import resource
 import select
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import pycurl
@@ -59,7 +59,7 @@ class Engine:
         self.waiting = 0
 
     def submit(self, transfers: Sequence[Transfer]) -> None:
-        """Start transfers; each has its `done` called once, in the engine's thread."""
+        """Start transfers; each is handed to its `done` once, in the engine's thread, with others that ended then."""
         with self._lock:
             closed = self._closed
             if not closed:
@@ -67,9 +67,7 @@ class Engine:
                 self._start()
                 self._stir()
         if closed:
-            for each in transfers:
-                each.fail(ConnectFailed(each.sent.host, "the worker is stopping"))
-                each.done(each)
+            _stopped(transfers)
 
     def abandon(self, transfers: Sequence[Transfer]) -> None:
         """Stop transfers and close their connections; those that end meanwhile are done as ever, the others not."""
@@ -142,6 +140,7 @@ class _Loop:
         self._due_at: float | None = None
         self.running: dict[Any, Transfer] = {}
         self.backlog: deque[tuple[float, Transfer]] = deque()
+        self._ended: list[Transfer] = []
 
     def turn(self, new: list[Transfer], ended: list[Transfer]) -> None:
         """Take what is new, wait for something to happen, and hand out what is done."""
@@ -160,9 +159,7 @@ class _Loop:
             self._drop(each)
         self._multi.close()
         self._poll.close()
-        for each in left:
-            each.fail(ConnectFailed(each.sent.host, "the worker is stopping"))
-            each.done(each)
+        _stopped(left)
 
     def _fill(self, now: float) -> None:
         while self.backlog and len(self.running) < self._connections:
@@ -177,7 +174,7 @@ class _Loop:
             _, transfer = self.backlog.popleft()
             if not transfer.abandoned:
                 transfer.fail(PoolExhausted("bulk connections", self._connections, self._wait_s))
-                transfer.done(transfer)
+                self._ended.append(transfer)
 
     def _drop(self, transfer: Transfer) -> None:
         transfer.abandoned = True
@@ -218,13 +215,15 @@ class _Loop:
                 self._end(handle, 0, "")
             for handle, code, text in badly:
                 self._end(handle, code, text)
+        ended, self._ended = self._ended, []
+        _hand_out(ended)
 
     def _end(self, handle: Any, code: int, text: str) -> None:
         transfer = self.running.pop(handle)
         self._multi.remove_handle(handle)
         transfer.conclude(code, text)
         self._handles.give_back(transfer)
-        transfer.done(transfer)
+        self._ended.append(transfer)
 
     def _watch(self, what: int, fd: int, _multi: object, _data: object) -> None:
         """Follow libcurl's wishes; a socket that it has closed left the poll by itself."""
@@ -243,6 +242,21 @@ class _Loop:
 
     def _set_timer(self, milliseconds: int) -> None:
         self._due_at = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
+
+
+def _hand_out(ended: Sequence[Transfer]) -> None:
+    """Hand all that ended to whoever waits for them, each once: a waker for each transfer would cost a switch of threads."""
+    waiting: dict[Callable[[list[Transfer]], None], list[Transfer]] = defaultdict(list)
+    for each in ended:
+        waiting[each.done].append(each)
+    for done, found in waiting.items():
+        done(found)
+
+
+def _stopped(transfers: Sequence[Transfer]) -> None:
+    for each in transfers:
+        each.fail(ConnectFailed(each.sent.host, "the worker is stopping"))
+    _hand_out(transfers)
 
 
 def _allowed(connections: int) -> int:

@@ -4,7 +4,6 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final
 
 import pycurl
@@ -50,7 +49,7 @@ class Transfer:
     follows: bool
     operation: str
     whole_timeout_s: float
-    done: Callable[["Transfer"], None]
+    done: Callable[[list["Transfer"]], None]
     proxy: Proxy | None = None
     answer: Answer | None = None
     error: GaiaError | None = None
@@ -174,59 +173,101 @@ def _unknown(code: int) -> str:
     return "unable to get local issuer certificate" if code in {2, 20, 21} else "the certificate is not trusted"
 
 
+class _Ear:
+    """What a handle calls back, whosever transfer it makes."""
+
+    transfer: Transfer | None = None
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+
+    def opened(self, purpose: int, to: Any) -> Any:
+        assert self.transfer is not None  # noqa: S101 - a handle opens nothing by itself
+        return self.transfer.opened(self._judge, purpose, to)
+
+    def head(self, line: bytes) -> int | None:
+        return 0 if self.transfer is None else self.transfer.head(line)
+
+    def body(self, chunk: bytes) -> int | None:
+        return 0 if self.transfer is None else self.transfer.body(chunk)
+
+
 class Handles:
-    """Makes libcurl handles for transfers, and keeps them for the next ones. For the engine's thread alone."""
+    """Makes libcurl handles for transfers, and keeps them for the next ones. For the engine's thread alone.
+
+    A plain GET sets all that one of them has set before it, so its handle is kept as it is; every other one is emptied.
+    """
 
     def __init__(self, judge: Judge, ca_file: str) -> None:
         """Judge what is dialled; check certificates against a file of authorities."""
         self._judge = judge
         self._ca_file = ca_file
         self._idle: list[Any] = []
+        self._plain: list[Any] = []
 
     def take(self, transfer: Transfer) -> Any:
         """Give a handle that will make a transfer."""
-        handle = self._idle.pop() if self._idle else pycurl.Curl()
-        sent = transfer.sent
+        sent, plain = transfer.sent, _is_plain(transfer)
+        handle = self._plain.pop() if plain and self._plain else self._prepared(transfer)
+        handle.ear.transfer = transfer
         handle.setopt(pycurl.URL, sent.address.url)
+        handle.setopt(pycurl.TIMEOUT_MS, max(1, int(transfer.timeout_s * 1000)))
+        handle.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(min(transfer.connect_timeout_s, transfer.timeout_s) * 1000)))
+        handle.setopt(pycurl.HTTPHEADER, _lines(transfer.fields, sent.body))
+        handle.setopt(pycurl.RESOLVE, self._known(transfer))
+        return handle
+
+    def give_back(self, transfer: Transfer) -> None:
+        """Keep the handle of a transfer that has ended, without anything of it that another one could send."""
+        handle, transfer.handle = transfer.handle, None
+        handle.ear.transfer = None
+        if len(self._idle) + len(self._plain) >= KEPT_HANDLES:
+            handle.close()
+        elif _is_plain(transfer):
+            self._plain.append(handle)
+        else:
+            handle.reset()
+            self._idle.append(handle)
+
+    def _prepared(self, transfer: Transfer) -> Any:
+        """Give a handle that was new or emptied, with what stays from one plain transfer to the next."""
+        handle = self._idle.pop() if self._idle else pycurl.Curl()
+        handle.ear = ear = _Ear(self._judge)
         handle.setopt(pycurl.NOSIGNAL, 1)
         handle.setopt(pycurl.PATH_AS_IS, 1)
         handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
-        handle.setopt(pycurl.TIMEOUT_MS, max(1, int(transfer.timeout_s * 1000)))
-        handle.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(min(transfer.connect_timeout_s, transfer.timeout_s) * 1000)))
-        handle.setopt(pycurl.HEADERFUNCTION, transfer.head)
-        handle.setopt(pycurl.WRITEFUNCTION, transfer.body)
-        handle.setopt(pycurl.OPENSOCKETFUNCTION, partial(transfer.opened, self._judge))
+        handle.setopt(pycurl.HEADERFUNCTION, ear.head)
+        handle.setopt(pycurl.WRITEFUNCTION, ear.body)
+        handle.setopt(pycurl.OPENSOCKETFUNCTION, ear.opened)
+        handle.setopt(pycurl.CAINFO, self._ca_file)
+        handle.setopt(pycurl.SSL_VERIFYPEER, int(transfer.verify))
+        handle.setopt(pycurl.SSL_VERIFYHOST, 2 if transfer.verify else 0)
         self._route(handle, transfer)
-        if sent.address.origin.scheme == "https":
-            handle.setopt(pycurl.CAINFO, self._ca_file)
-            handle.setopt(pycurl.SSL_VERIFYPEER, int(transfer.verify))
-            handle.setopt(pycurl.SSL_VERIFYHOST, 2 if transfer.verify else 0)
-        handle.setopt(pycurl.HTTPHEADER, _lines(transfer.fields, sent.body))
-        _say(handle, sent)
+        _say(handle, transfer.sent)
         return handle
 
-    def give_back(self, transfer: Transfer) -> None:
-        """Keep the handle of a transfer that has ended, without anything of it."""
-        handle, transfer.handle = transfer.handle, None
-        if len(self._idle) < KEPT_HANDLES:
-            handle.reset()
-            self._idle.append(handle)
-        else:
-            handle.close()
-
     def _route(self, handle: Any, transfer: Transfer) -> None:
-        proxy, origin = transfer.proxy, transfer.sent.address.origin
-        host, port = (proxy.host, proxy.port) if proxy else (origin.host, origin.port)
+        proxy = transfer.proxy
         # Variables of the environment name no proxy here, and no host goes round the one that is named.
         handle.setopt(pycurl.PROXY, f"http://{proxy.host}:{proxy.port}" if proxy else "")
         handle.setopt(pycurl.NOPROXY, "")
         if proxy is not None and proxy.credentials:
             handle.setopt(pycurl.PROXYUSERPWD, proxy.credentials)
-        if transfer.addresses:
-            shown = ",".join(f"[{each}]" if ":" in each else each for each in transfer.addresses)
-            # "+": it may be looked up elsewhere after a minute; it is given anew with every transfer in any case.
-            handle.setopt(pycurl.RESOLVE, [f"+{host}:{port}:{shown}"])
+
+    def _known(self, transfer: Transfer) -> list[str]:
+        """Name the addresses of what is dialled, as libcurl wants them."""
+        to = transfer.proxy or transfer.sent.address.origin
+        if not transfer.addresses:
+            return []
+        shown = ",".join(f"[{each}]" if ":" in each else each for each in transfer.addresses)
+        # "+": it may be looked up elsewhere after a minute; it is given anew with every transfer in any case.
+        return [f"+{to.host}:{to.port}:{shown}"]
+
+
+def _is_plain(transfer: Transfer) -> bool:
+    """Say whether a transfer is a GET straight to its verified origin, which sets nothing beside what all such set."""
+    return transfer.sent.method == "GET" and transfer.sent.body is None and transfer.verify and transfer.proxy is None
 
 
 def _lines(fields: dict[str, str], body: bytes | None) -> list[bytes]:

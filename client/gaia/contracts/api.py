@@ -27,6 +27,8 @@ MOST_ATTEMPTS: Final = 20
 MOST_PAUSE_S: Final = 3600
 ERRORS: Final = range(400, 600)
 
+_ONE_OF: Final = f"must be one of {', '.join(sorted(METHODS))}"
+
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110 section 5.6.2."""
 
@@ -142,7 +144,7 @@ class Request(Call[Response], operation="api.request"):
         Raises:
             InvalidCall: with the field's name.
         """
-        self.require("method", f"must be one of {', '.join(sorted(METHODS))}", holds=self.method in METHODS)
+        self.require("method", _ONE_OF, holds=self.method in METHODS)
         self.require_between("max_body_bytes", 0, 64 * 1024 * 1024)
         self.require_between("timeout_s", 0.001, 3600)
         _check_common(self)
