@@ -564,8 +564,24 @@ def revive(kind: str, arguments: Sequence[object] | str) -> GaiaError:
     names = [each.name for each in fields(found)] if found is not None else []
     if found is not None and not isinstance(arguments, str) and len(names) == len(arguments):
         try:
-            return codec.decode(found, dict(zip(names, arguments, strict=True)))
+            return codec.decode(found, dict(zip(names, arguments, strict=True))) if names else found()
         except codec.Mismatch:
             pass  # the same name with other fields: an error of another version
     detail = arguments if isinstance(arguments, str) else ", ".join(str(each) for each in arguments)
     return RemoteError(kind, detail)
+
+
+def _arguments(error: GaiaError) -> dict[str, object]:
+    return {"kind": type(error).__name__, "arguments": list(error.args)}
+
+
+def _revived(given: object) -> GaiaError:
+    if not isinstance(given, dict) or not isinstance(given.get("kind"), str):
+        raise codec.Mismatch("kind", "must name a class of errors")
+    arguments = given.get("arguments")
+    if not isinstance(arguments, list):
+        raise codec.Mismatch("arguments", "must be an array")
+    return revive(given["kind"], arguments)
+
+
+codec.register(GaiaError, _arguments, _revived)
