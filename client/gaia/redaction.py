@@ -143,7 +143,7 @@ def _secrets_within(contract: Any, given: object) -> Iterator[str]:
             yield from _FINDERS[kind](value)
         elif inner is not None:
             for each in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(each, Mapping) or isinstance(each, dataclass_of(inner) or ()):
+                if isinstance(each, (Mapping, dataclass_of(inner) or ())):
                     yield from _secrets_within(inner, each)
 
 

@@ -34,12 +34,13 @@ from tasks.limits.protocols import (
     Lease,
     Passage,
     Refused,
+    Slots,
 )
 from tasks.limits.reach import Reach
 from tasks.limits.renewal import Held, Renewal
 from tasks.limits.shared import SharedBreaker, SharedLeases, SharedTokens
 from tasks.limits.view import ViewedBreaker
-from tasks.limits.waiting import leave
+from tasks.limits.waiting import LONGEST_S, leave
 from tasks.limits.watcher import Watcher
 from tasks.scope import Clock, Scope
 
@@ -109,8 +110,12 @@ class Limits:
         """
         leave(scope, lambda: self.ask(names, if_away=if_away), limit=f"rate:{names[-1]}")
 
-    def move(self, scope: Scope, names: tuple[str, ...], size_bytes: int, *, if_away: Away) -> int:
+    def move(
+        self, scope: Scope, names: tuple[str, ...], size_bytes: int, *, if_away: Away, longest_s: float = LONGEST_S
+    ) -> int:
         """Wait for leave to move bytes; give how many may move now, 1 to `size_bytes`. To be asked before each chunk.
+
+        `longest_s` takes the place of the 250 ms; see `tasks.limits.throttle` for transfers that are under way.
 
         Raises:
             LimitExceeded, Cancelled, DeadlineExceeded, Unreachable: as `admit`.
@@ -120,7 +125,7 @@ class Limits:
         def ask() -> Admitted | Refused:
             return self._tokens.take(buckets, size_bytes, if_away=if_away)
 
-        return leave(scope, ask, limit=f"bytes:{names[-1]}").tokens
+        return leave(scope, ask, limit=f"bytes:{names[-1]}", longest_s=longest_s).tokens
 
     @contextmanager
     def holding(
@@ -150,6 +155,41 @@ class Limits:
             self._renewal.release(held)
             for each in gauges:
                 each.dec()
+
+    def lend(self, scope: Scope, slots: tuple[Slots, ...], *, ttl_s: float, longest_s: float) -> Lease:
+        """Wait for a lease that nobody renews, for a holder outside of this process; with Redis away there is none.
+
+        Raises:
+            LimitExceeded: none was free within `longest_s`.
+            Cancelled, DeadlineExceeded: of the call.
+            Unreachable: Redis did not answer.
+        """
+
+        def ask() -> Lease | Refused:
+            return answer(slots, self._leases.acquire(slots, ttl_s=ttl_s, if_away=Away.FAIL_CLOSED))
+
+        lease = leave(scope, ask, limit=slots[-1].name, longest_s=longest_s)
+        counting.held(lease)
+        return lease
+
+    def give_back(self, lease: Lease) -> None:
+        """End a lease of `lend`.
+
+        Raises:
+            LeaseLost: it is not held at every level: it lapsed, was given back before, or was given for others.
+            Unreachable: Redis did not answer.
+        """
+        # Whoever names another host would free the slot of the whole cluster alone; a renewal looks at all levels.
+        self._leases.renew(lease)
+        self._leases.release(lease)
+
+    def lent(self, name: str) -> int:
+        """Give how many leases a level has, `slots:api.example.com`.
+
+        Raises:
+            Unreachable: Redis did not answer.
+        """
+        return self._leases.held(name)
 
     def enter(self, host: str, *, if_away: Away) -> Passage:
         """Ask for leave to try a host; `succeeded`, `failed` or `abandoned` has to follow.

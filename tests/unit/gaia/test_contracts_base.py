@@ -24,7 +24,18 @@ SMALLEST: dict[type[Call[Any]], dict[str, Any]] = {
     browser.Capture: {"html": "<p>"},
     files.Read: {"path": "data:x"},
     files.Write: {"path": "data:x", "body": b""},
+    network.AcquireConnection: {"host": "a.example"},
+    network.FlushDns: {},
+    network.Health: {},
+    network.Ping: {"host": "a.example"},
+    network.ProbeHttp: {"url": "http://h/"},
+    network.ProbeTcp: {"host": "a.example", "port": 443},
+    network.ProbeTls: {"host": "a.example"},
+    network.ReleaseConnection: {"lease": "0123456789abcdef@a.example"},
     network.Resolve: {"name": "a.example"},
+    network.ResolveMany: {"names": ("a.example",)},
+    network.Stats: {},
+    network.Throttle: {"size_bytes": 1},
     process.Run: {"argv": ("/bin/true",)},
 }
 
