@@ -3,15 +3,14 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 
 from gaia.errors import ResolverFailed
 from tasks.egress.bulk import Outcome
 from tasks.egress.cache import Kept, Key
+from tasks.egress.flight import Flight
 from tasks.egress.wire import Found
 from tasks.scope import CancelToken
 
-Flight = Future[Kept]
 Land = Callable[[Key, Flight, Outcome | BaseException, int], Kept | None]
 
 
@@ -56,20 +55,24 @@ class Batch:
             for key, flight in others.items():
                 if cancelled.is_set():
                     return
-                try:
-                    kept = flight.result(max(0.0, ends_at - time.monotonic()))
-                except TimeoutError:
-                    continue
-                except ResolverFailed as failure:
-                    kept_or_failure: Kept | ResolverFailed = failure
-                except BaseException as failure:  # noqa: BLE001 - of another thread's call, not of ours
-                    kept_or_failure = ResolverFailed(key[0], type(failure).__name__)
-                else:
-                    kept_or_failure = kept
-                with self._lock:
-                    self.became[key] = kept_or_failure
+                found = _landed(key, flight, ends_at)
+                if found is not None:
+                    with self._lock:
+                        self.became[key] = found
 
     def so_far(self) -> tuple[dict[Key, Kept | ResolverFailed], dict[Key, Found]]:
         """Give what became of each by now, and what servers said."""
         with self._lock:
             return dict(self.became), dict(self.fresh)
+
+
+def _landed(key: Key, flight: Flight, ends_at: float) -> Kept | ResolverFailed | None:
+    """Give what another thread's flight brought by then, None for nothing."""
+    try:
+        return flight.result(max(0.0, ends_at - time.monotonic()))
+    except TimeoutError:
+        return None
+    except ResolverFailed as failure:
+        return failure
+    except BaseException as failure:  # noqa: BLE001 - of another thread's call, not of ours
+        return ResolverFailed(key[0], type(failure).__name__)

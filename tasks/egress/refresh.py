@@ -3,10 +3,10 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from typing import Any, Final
+from typing import Final
 
 from tasks.egress.cache import Key
+from tasks.egress.flight import Flight
 
 CLOSE_S: Final = 2.0
 
@@ -16,15 +16,15 @@ log = logging.getLogger(__name__)
 class Refresher:
     """Thread-safe; one daemon thread, started with the first name. It takes all that waits at once."""
 
-    def __init__(self, act: Callable[[Mapping[Key, Future[Any]]], None]) -> None:
+    def __init__(self, act: Callable[[Mapping[Key, Flight]], None]) -> None:
         """`act` lands every flight it is given."""
         self._act = act
         self._changed = threading.Condition()
-        self._waiting: dict[Key, Future[Any]] = {}
+        self._waiting: dict[Key, Flight] = {}
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def add(self, key: Key, flight: Future[Any]) -> None:
+    def add(self, key: Key, flight: Flight) -> None:
         """Have a flight flown; at once, unless others are under way."""
         with self._changed:
             self._waiting[key] = flight

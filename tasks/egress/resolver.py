@@ -13,11 +13,12 @@ from typing import Final, Literal
 from config.settings import Network
 from gaia.errors import NameNotFound, ResolverFailed
 from tasks.egress import names
-from tasks.egress.batch import Batch, Flight
+from tasks.egress.batch import Batch
 from tasks.egress.bulk import Bulk, Outcome
 from tasks.egress.cache import Answer, Cache, Kept, Key
 from tasks.egress.commons import BOUND_S, LOOK_S, Commons
 from tasks.egress.counting import Tally
+from tasks.egress.flight import Flight
 from tasks.egress.hosts import Hosts
 from tasks.egress.refresh import Refresher
 from tasks.egress.stub import RESOLV_CONF, Server, Stub
@@ -268,7 +269,7 @@ class Resolver:
             self._land(key, flight, failure, generation)
             raise
         self._land(key, flight, found, generation)
-        return flight.result()
+        return flight.result(0.0)
 
     def _asked(self, key: Key, ends_at: float) -> Found:
         self.tally.add("asked")
@@ -295,11 +296,11 @@ class Resolver:
         kept = self._cache.keep(key, outcome, generation) if isinstance(outcome, Found) else None
         with self._lock:
             self._flights.pop(key, None)
-        if kept is not None:
-            flight.set_result(kept)
-        elif isinstance(outcome, BaseException):
+        if isinstance(outcome, BaseException):
             self.tally.add("failed")
-            flight.set_exception(outcome)
+            flight.land(None, outcome)
+        else:
+            flight.land(kept)
         return kept
 
     def _many(
