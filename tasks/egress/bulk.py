@@ -10,6 +10,7 @@ answer has to repeat the question.
 """
 
 import heapq
+import logging
 import os
 import select
 import socket
@@ -39,8 +40,12 @@ than the buffer of a socket holds."""
 SOCKETS: Final = 8
 SOCKET_LIFE: Final = 2000
 AGAIN_THREADS: Final = 8
+AGAIN_S: Final = 10.0
+"""How long one of these may take."""
 LONGEST_POLL_S: Final = 60.0
 CLOSE_S: Final = 2.0
+
+log = logging.getLogger(__name__)
 
 Outcome = wire.Found | ResolverFailed | TimeoutError
 Done = Callable[[Key, Outcome], None]
@@ -96,7 +101,7 @@ class Bulk:
             if not self._closed and self._servers:
                 self._waiting.extend(asked)
                 self._start()
-                os.write(self._wake_out, b"\0")
+                self._wake()
                 return
         reason = "the resolver is closed" if self._servers else "no name server is configured"
         for each in asked:
@@ -109,7 +114,7 @@ class Bulk:
                 return
             self._closed = True
             if self._thread is not None:
-                os.write(self._wake_out, b"\0")
+                self._wake()
         if self._thread is not None:
             self._thread.join(CLOSE_S)
         if self._again is not None:
@@ -120,6 +125,10 @@ class Bulk:
             self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             self._thread = threading.Thread(target=self._run, name="gaia-dns-bulk", daemon=True)
             self._thread.start()
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):  # the pipe is full: it will wake
+            os.write(self._wake_out, b"\0")
 
     # --- the thread
 
@@ -137,6 +146,8 @@ class Bulk:
                     else:
                         self._drain(number)
                 self._expire()
+        except Exception:
+            log.exception("bulk look-ups have ended")
         finally:
             self._end()
 
@@ -302,7 +313,9 @@ class Bulk:
 
     def _by_stub(self, asked: _Asked, tcp: bool) -> None:  # noqa: FBT001 - handed on by position
         try:
-            found: Outcome = self._stub.ask(*asked.key, max(0.001, asked.ends_at - time.monotonic()), tcp=tcp)
+            found: Outcome = self._stub.ask(
+                *asked.key, min(AGAIN_S, max(0.001, asked.ends_at - time.monotonic())), tcp=tcp
+            )
         except (TimeoutError, ResolverFailed) as failure:
             found = failure
         asked.done(asked.key, found)

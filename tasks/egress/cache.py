@@ -100,6 +100,12 @@ class Cache:
             self._kept.move_to_end(key)
             return kept
 
+    def fresh(self, key: Key) -> Kept | None:
+        """Give an entry whose time is not over."""
+        with self._lock:
+            kept = self._kept.get(key)
+        return kept if kept is not None and self._monotonic() < kept.expires_at else None
+
     def show(self, key: Key, kept: Kept, until: float) -> Answer:
         """Make an entry's answer and let `shown` give it for a moment, at most until then."""
         now = self._monotonic()

@@ -36,6 +36,9 @@ COMMONS_LEAST_S: Final = 4 * BOUND_S
 
 REFRESH_S: Final = 5.0
 """How long a refresh may take."""
+LONGEST_SPELLING: Final = 1000
+"""Characters that are looked at at all: no spelling of a name of 253 octets has more, and encoding takes its time."""
+
 AGAIN_S: Final = 1.0
 """A stale answer whose refresh failed is asked for again after so long."""
 
@@ -107,7 +110,8 @@ class Resolver:
     def resolve(self, name: str, kind: str, *, timeout_s: float) -> Answer:
         """Look a name up; an IP literal in any spelling is its own answer, and as PTR its name is looked up.
 
-        While Redis does not answer, up to twice 0.1 s of `timeout_s` go to it.
+        Redis is looked at first, once a second, for flushes: while it does not answer, that look-up takes up to 0.2 s
+        longer, even of a name that is cached.
 
         Raises:
             NameNotFound: if the name does not exist, has no such record, or is no name.
@@ -264,6 +268,10 @@ class Resolver:
     def _lead(self, key: Key, flight: Flight, ends_at: float) -> Kept:
         generation = self._cache.generation
         try:
+            kept = self._cache.fresh(key)
+            if kept is not None:  # another thread's flight landed between our look and ours
+                self._leave(key, flight, kept)
+                return kept
             found = self._shared([key], ends_at).get(key) or self._asked(key, ends_at)
         except BaseException as failure:
             self._land(key, flight, failure, generation)
@@ -294,14 +302,17 @@ class Resolver:
     def _land(self, key: Key, flight: Flight, outcome: Outcome | BaseException, generation: int) -> Kept | None:
         """Keep what was found, and tell those who wait."""
         kept = self._cache.keep(key, outcome, generation) if isinstance(outcome, Found) else None
-        with self._lock:
-            self._flights.pop(key, None)
         if isinstance(outcome, BaseException):
             self.tally.add("failed")
-            flight.land(None, outcome)
+            self._leave(key, flight, None, outcome)
         else:
-            flight.land(kept)
+            self._leave(key, flight, kept)
         return kept
+
+    def _leave(self, key: Key, flight: Flight, kept: Kept | None, failure: BaseException | None = None) -> None:
+        with self._lock:
+            self._flights.pop(key, None)
+        flight.land(kept, failure)
 
     def _many(
         self, wanted: Sequence[Key], ends_at: float, cancelled: CancelToken | None
@@ -309,11 +320,17 @@ class Resolver:
         """Ask for many; give what was there by then."""
         ours: dict[Key, Flight] = {}
         others: dict[Key, Flight] = {}
+        landed: dict[Key, Kept | ResolverFailed] = {}
         for key in dict.fromkeys(wanted):
             flight, leads = self._board(key)
-            (ours if leads else others)[key] = flight
+            kept = self._cache.fresh(key) if leads else None
+            if kept is not None:
+                self._leave(key, flight, kept)
+                landed[key] = kept
+            else:
+                (ours if leads else others)[key] = flight
         self.tally.add("joined", len(others))
-        return self._fly(ours, others, ends_at, cancelled or CancelToken())
+        return {**landed, **self._fly(ours, others, ends_at, cancelled or CancelToken())}
 
     def _fly(
         self, ours: Mapping[Key, Flight], others: Mapping[Key, Flight], ends_at: float, cancelled: CancelToken
@@ -325,7 +342,8 @@ class Resolver:
             shared = self._shared(list(ours), ends_at) if ours else {}
             rest = [key for key in ours if key not in shared]
             self.tally.add("asked", len(rest))
-            self._bulk.ask(rest, ends_at, batch.answered)
+            if rest:
+                self._bulk.ask(rest, ends_at, batch.answered)
         except BaseException as failure:
             for key in ours:
                 batch.landed(key, failure)
@@ -355,6 +373,8 @@ def _plain(name: str, kind: str) -> str:
     Raises:
         NameNotFound: if it is no name, or `localhost`, which no server is asked for (RFC 6761).
     """
+    if len(name) > LONGEST_SPELLING:
+        raise NameNotFound(name[:LONGEST_SPELLING], kind)
     plain = names.canonical(name)
     if plain is not None and kind == "PTR" and names.is_address(plain):
         plain = names.canonical(names.reverse(plain))

@@ -38,9 +38,7 @@ class Stub:
     @classmethod
     def of(cls, servers: Sequence[Server]) -> "Stub":
         """Ask these servers."""
-        found = cls(resolv_conf=Path("/nonexistent"))
-        found._resolver.nameservers = [dns.nameserver.Do53Nameserver(*each) for each in servers]
-        return found
+        return cls([f"[{address}]:{port}" for address, port in servers])
 
     @property
     def servers(self) -> tuple[Server, ...]:

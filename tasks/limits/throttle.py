@@ -65,7 +65,8 @@ class Throttle:
             LimitExceeded: that takes longer than `longest_s`, or than the call has.
             Cancelled, DeadlineExceeded, Unreachable: as `leave`; what was paced by then is spent.
         """
-        needed_s = (size_bytes - self._at_once_bytes()) / self.rate_per_s()
+        rate_per_s = self.rate_per_s()
+        needed_s = 0.0 if rate_per_s == inf else (size_bytes - self._at_once_bytes()) / rate_per_s
         if needed_s > min(longest_s, scope.remaining_s()):
             raise LimitExceeded(f"bytes:{self._names[-1]}", round(needed_s, 6))
         left, ends_at = size_bytes, scope.clock.monotonic() + longest_s

@@ -32,7 +32,7 @@ class Pinger:
             NameNotFound, ResolverFailed: as they say.
         """
         ends_at = time.monotonic() + scope.bound_s(call.timeout_s)
-        address = self._gateway.addresses(call.host, ICMP_PORT, timeout_s=call.timeout_s)[0]
+        address = self._gateway.addresses(call.host, ICMP_PORT, timeout_s=scope.bound_s(call.timeout_s))[0]
         trips: list[float] = []
         with suppress(OSError):
             trips = echo.ping(scope, address, call.count, max(0.001, (ends_at - time.monotonic()) / 2))

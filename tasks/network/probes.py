@@ -225,6 +225,7 @@ def _request(call: network.ProbeHttp, parts: SplitResult) -> bytes:
     host = f"[{host}]" if ":" in host else host
     if parts.port not in {None, PORTS[parts.scheme]}:
         host += f":{parts.port}"
-    given = {"Host": host, "User-Agent": "gaia-probe", "Accept": "*/*", **call.headers, "Connection": "close"}
+    given = {"host": host, "user-agent": "gaia-probe", "accept": "*/*"}
+    given |= {name.lower(): value for name, value in call.headers.items()} | {"connection": "close"}
     lines = [f"{call.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
     return "\r\n".join(lines).encode("utf-8") + b"\r\n\r\n"

@@ -302,6 +302,7 @@ class ProbeHttp(Call[HttpProbed], operation="network.probe_http"):
         self.require_between("timeout_s", 0.001, 300)
         for name, value in self.headers.items():
             sound = re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name) and not re.search(r"[\r\n\0]", value)
+            sound = sound and name.lower() not in {"content-length", "transfer-encoding"}
             self.require("headers", f"{name[:64]!r} or its value is none HTTP takes", holds=bool(sound))
 
 

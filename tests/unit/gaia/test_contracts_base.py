@@ -146,7 +146,7 @@ def test_a_timeout_is_bounded(kind: type[Call[Any]], seconds: Any) -> None:
 
 @by_name
 def test_secret_fields_are_those_that_hold_headers_bodies_and_credentials(kind: Any) -> None:
-    hinted = {"url", "headers", "auth", "body", "json", "data", "params", "env", "argv", "stdin", "html"}
+    hinted = {"url", "headers", "auth", "body", "json", "data", "params", "env", "argv", "stdin", "html", "key"}
     for each in dataclasses.fields(kind):
         assert (redaction.MARK in each.metadata) == (each.name in hinted), each.name
 

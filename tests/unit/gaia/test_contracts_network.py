@@ -49,6 +49,7 @@ def test_a_type_is_one_of_the_list(type_: Any) -> None:
         (network.ProbeHttp, {"url": "ftp://a.test/"}, "url"),
         (network.ProbeHttp, {"url": "http://user:pw@a.test/"}, "url"),
         (network.ProbeHttp, {"url": "http://a.test/", "headers": {"x": "a\r\nb"}}, "headers"),
+        (network.ProbeHttp, {"url": "http://a.test/", "headers": {"Content-Length": "5"}}, "headers"),
         (network.Ping, {"host": "a.test", "count": 21}, "count"),
         (network.Ping, {"host": "", "count": 1}, "host"),
     ],

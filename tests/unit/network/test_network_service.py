@@ -128,6 +128,9 @@ def test_many_names_have_an_outcome_each(name_server: NameServer, make: Make) ->
     assert [each.ok for each in found.items] == [True, False, False, False, False]
     assert found.items[0].unwrap().addresses == ("192.0.2.1",)
     assert {type(each.error) for each in found.items[1:]} == {NameNotFound}
+    (long,) = make(name_server).resolve_many(network.ResolveMany(("ü" * 100_000,)), Scope.lasting()).items
+    assert isinstance(long.error, NameNotFound)
+    assert len(long.error.name) <= 1000
     sent = network.ResolveMany.from_json(call.fields_json())
     assert sent == call
 

@@ -160,6 +160,12 @@ def test_an_answer_is_timed_by_its_phases(make: Make, site: Site) -> None:
     assert (asked.target, asked.headers["host"]) == ("/a?b=c%C3%A4", f"127.0.0.1:{site.port}")
 
 
+def test_a_header_of_the_call_takes_the_place_of_ours(make: Make, site: Site) -> None:
+    call = network.ProbeHttp(site.url("/"), headers={"HOST": "other.test", "Connection": "keep-alive"})
+    make(cidrs=HERE).probe_http(call, Scope.lasting())
+    assert (site.asked[0].headers["host"], site.asked[0].headers["connection"]) == ("other.test", "close")
+
+
 def test_a_redirect_is_an_answer_and_a_body_is_cut(make: Make, site: Site) -> None:
     site.routes["/go"] = reply(b"", 302, "Location: http://127.0.0.1:1/")
     site.routes["/big"] = reply(b"x" * (2 * 1024 * 1024))
