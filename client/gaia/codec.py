@@ -178,7 +178,7 @@ def decode(kind: type[T], given: object, blobs: Blobs | None = None, *, lenient:
 
 
 @cache
-def _encoder(kind: Any) -> Encode:  # noqa: PLR0911 - one return a form
+def _encoder(kind: Any) -> Encode:  # noqa: PLR0911 - one for each form
     if dataclass_of(kind) is not None and kind not in _forms:
         return _dataclass_encoder(kind)
     origin = get_origin(kind)
@@ -267,7 +267,7 @@ def _encode_items(kinds: tuple[Any, ...], compiler: Callable[[Any], Encode]) -> 
 
 
 @cache
-def _decoder(kind: Any, lenient: bool) -> Decode:  # noqa: FBT001, PLR0911 - a cache key; one return a form
+def _decoder(kind: Any, lenient: bool) -> Decode:  # noqa: FBT001, PLR0911 - a cache key; one for each form
     if kind in _forms:
         return _forms[kind][1]
     make: Any = dataclass_of(kind)
