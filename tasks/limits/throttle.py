@@ -24,7 +24,7 @@ enough that a call of Redis brings more than crumbs."""
 
 
 class Throttle:
-    """Thread-safe; one a transfer."""
+    """Thread-safe; one for each transfer, or for all that move bytes of the same levels."""
 
     def __init__(self, limits: Limits, names: tuple[str, ...], *, if_away: Away) -> None:
         """Move bytes of these levels; see `tasks.limits.policy.levels`."""
