@@ -51,6 +51,20 @@ def _artifacts_url(text: str) -> str:
     return text
 
 
+def _ports(text: str) -> str:
+    """Check `443` or `8000-8999`."""
+    low, high = port_range(text)
+    if not 0 < low <= high <= 65535:  # noqa: PLR2004 - the largest port
+        raise ValueError(f"{text!r} is no port or range of ports")
+    return text
+
+
+def port_range(text: str) -> tuple[int, int]:
+    """Give the first and last port of `443` or `8000-8999`."""
+    low, dash, high = text.partition("-")
+    return _port(low), _port(high if dash else low)
+
+
 def _program(text: str) -> str:
     """Check an absolute path or glob."""
     if not text.startswith("/"):
@@ -103,6 +117,7 @@ Cidr = Annotated[str, AfterValidator(_cidr)]
 ArtifactsUrl = Annotated[str, AfterValidator(_artifacts_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 Directory = Annotated[Path, AfterValidator(_absolute)]
+Ports = Annotated[str, AfterValidator(_ports)]
 Program = Annotated[str, AfterValidator(_program)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 RootName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
@@ -209,6 +224,12 @@ class Network(Section):
     """Names kept; the least recently used goes first."""
     max_ttl_s: float = Field(default=300.0, gt=0)
     """No answer is kept longer."""
+    stale_s: float = Field(default=30.0, ge=0, le=3600)
+    """Past its time an answer is given for as long as its TTL, at most so long, while it is asked for anew."""
+    probe_ports: tuple[Ports, ...] = Field(default=("53", "80", "443"), examples=[["443", "8000-8999"]])
+    """Ports that probes may connect to, and at which chosen DNS servers may be asked."""
+    shared_cache: bool = True
+    """Share answers with the workers that ask the same servers, through Redis."""
 
 
 class Worker(Section):
@@ -269,6 +290,10 @@ class Limits(Section):
     """Requests to one host at once, a second's worth by default."""
     host_concurrency: int | None = Field(default=None, ge=1, le=1_000_000)
     """Requests to one host under way at once. No limit by default."""
+    connections: int = Field(default=1000, ge=1, le=1_000_000)
+    """Connections of the whole cluster that are leased at once (`network.acquire_connection`)."""
+    host_connections: int = Field(default=100, ge=1, le=1_000_000)
+    """Connections to one host that are leased at once, where no concurrency is set for it."""
     bytes_per_s: float | None = Field(default=None, ge=1, le=10**11)
     """Bandwidth of the whole cluster. No limit by default."""
     failure_threshold: int = Field(default=5, ge=1, le=1_000_000)

@@ -75,7 +75,7 @@ def test_a_field_that_may_hold_a_secret_is_marked(kind: type, each: "Field[Any]"
 @pytest.mark.parametrize(("kind", "each"), FIELDS, ids=identify)
 def test_a_number_of_a_quantity_names_its_unit(kind: type, each: "Field[Any]") -> None:
     if each.type in (float, float | None):
-        assert each.name.endswith(("_s", "_per_s")) or each.name == "scale"
+        assert each.name.endswith(("_s", "_per_s", "_ratio")) or each.name == "scale"
     assert not re.search(r"_(ms|sec|secs|seconds|kb|mb|timeout|size|length)$", each.name)
 
 
