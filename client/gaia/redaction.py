@@ -161,7 +161,7 @@ def _brief(value: object) -> str:
     if isinstance(value, _Shown):
         return value.text
     try:
-        text = _begin(value) if type(value) in (list, tuple) else repr(value)
+        text = _begin(value) if isinstance(value, list | tuple) and type(value) in (list, tuple) else repr(value)
     except (RecursionError, ValueError):  # nested too deeply, or an integer of too many digits
         return f"<{type(value).__name__}>"
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"

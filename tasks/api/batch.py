@@ -62,6 +62,7 @@ class Item:
     passing: Passing | None = None
     admitted: bool = False
     kept_out_s: float | None = None
+    waits: int = 0
 
 
 @dataclass
@@ -74,6 +75,7 @@ class Batch:
     _outcomes: list[Outcome[api.Response] | None] = field(default_factory=list)
     _ready: deque[Item] = field(default_factory=deque)
     _later: list[tuple[float, int, Item]] = field(default_factory=list)
+    _crowded: dict[str, dict[int, tuple[int, Item]]] = field(default_factory=dict)
     _flying: dict[Transfer, Item] = field(default_factory=dict)
     _looking: dict[Place, list[Item]] = field(default_factory=dict)
     _known: dict[Place, tuple[float, tuple[str, ...]]] = field(default_factory=dict)
@@ -109,7 +111,10 @@ class Batch:
     def _fly(self) -> None:
         now = self._now()
         while self._later and self._later[0][0] <= now:
-            self._ready.append(heapq.heappop(self._later)[2])
+            _, serial, item = heapq.heappop(self._later)
+            if item.waits == serial:  # else it was called before its time
+                item.waits = 0
+                self._ready.append(item)
         started: list[Transfer] = []
         while self._ready and len(self._flying) + len(self._looking) < self.call.concurrency:
             item = self._ready.popleft()
@@ -164,8 +169,11 @@ class Batch:
         names = names_of(item.call, host)
         if item.passing is None:
             found = self.parts.gate.ask(names, host)
-            if not isinstance(found, Passing):
-                return self._wait(item, found)
+            if isinstance(found, Refused):
+                self._wait(item, found.retry_after_s)
+                if found.limit.startswith("slots:"):
+                    self._crowded.setdefault(host, {})[item.index] = (item.waits, item)
+                return False
             item.passing = found
         if not item.admitted:
             leave = self.parts.gate.admit(names)
@@ -190,6 +198,7 @@ class Batch:
 
     def _put_off(self, item: Item, seconds: float) -> None:
         self._serial += 1
+        item.waits = self._serial
         heapq.heappush(self._later, (self._now() + seconds, self._serial, item))
 
     def _leave(self, item: Item, failure: BaseException | None) -> None:
@@ -197,6 +206,18 @@ class Batch:
         passing, item.passing, item.admitted = item.passing, None, False
         if passing is not None:
             self.parts.gate.done(passing, failure)
+            if item.sent is not None:
+                self._call_next(item.sent.host)
+
+    def _call_next(self, host: str) -> None:
+        """Call one of those that wait for a slot of a host, as one was given back: before anybody's time is over."""
+        waiting = self._crowded.get(host)
+        while waiting:
+            serial, item = waiting.pop(next(iter(waiting)))
+            if item.waits == serial:
+                item.waits = 0
+                self._ready.append(item)
+                return
 
     def _addresses(self, item: Item, now: float) -> tuple[str, ...] | None:
         """Give the judged addresses of the item's host, None while they are looked up."""
@@ -323,7 +344,7 @@ class Batch:
 
     def _give_up(self) -> None:
         """Tell what is not done by the deadline."""
-        waiting = {each.index: each for _, _, each in self._later}
+        waiting = {each.index: each for each in (*self._ready, *(each for _, _, each in self._later))}
         for index, outcome in enumerate(self._outcomes):
             if outcome is None:
                 item = waiting.get(index)

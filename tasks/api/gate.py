@@ -1,8 +1,8 @@
 """The limits of the cluster, as requests meet them.
 
-Every exchange asks, in this order: the host's circuit (or its word when to come back), the rates, the slots. With Redis
-away all of them fail open: a request that its owner wants sent is not held up by the loss of a counter, and the outage
-is in `gaia_limits_away_total`.
+Every exchange asks for: passage through the host's circuit (or the host's word when to come back), the rates, a slot of
+each level that limits what is under way, connections to the host among them. With Redis away all of them fail open: a
+request that its owner wants sent is not held up by the loss of a counter, and the outage is in `gaia_limits_away_total`.
 """
 
 from collections.abc import Iterator
@@ -69,7 +69,7 @@ class Gate:
         try:
             passage = self.limits.enter(host, if_away=OPEN)
             self.limits.admit(scope, names, if_away=OPEN)
-            held = self.limits.wait_for_slots(scope, names, if_away=OPEN)
+            held = self.limits.wait_for_slots(scope, names, host=host, if_away=OPEN)
         except (LimitExceeded, CircuitOpen) as kept_out:
             self._tells.limited()
             if passage is not None:
@@ -91,16 +91,16 @@ class Gate:
         finally:
             self.done(found, failure)
 
-    def ask(self, names: tuple[str, ...], host: str) -> Passing | float:
-        """Ask for leave without waiting; give it, or how many seconds it is in vain to ask again (`refusal`)."""
+    def ask(self, names: tuple[str, ...], host: str) -> Passing | Refused:
+        """Ask for leave without waiting; give it, or who refuses, and for how long it is in vain to ask again."""
         try:
             passage = self.limits.enter(host, if_away=OPEN)
         except (LimitExceeded, CircuitOpen) as kept_out:
-            return kept_out.retry_after_s
-        held = self.limits.acquire(names, if_away=OPEN)
+            return Refused(host, kept_out.retry_after_s)
+        held = self.limits.acquire(names, host=host, if_away=OPEN)
         if isinstance(held, Refused):
             self.limits.abandoned(passage)
-            return held.retry_after_s
+            return held
         return Passing(passage, held)
 
     def admit(self, names: tuple[str, ...]) -> Admitted | Refused:

@@ -231,7 +231,7 @@ class Handles:
 
     def _prepared(self, transfer: Transfer) -> Any:
         """Give a handle that was new or emptied, with what stays from one plain transfer to the next."""
-        handle = self._idle.pop() if self._idle else pycurl.Curl()
+        handle: Any = self._idle.pop() if self._idle else pycurl.Curl()
         handle.ear = ear = _Ear(self._judge)
         handle.setopt(pycurl.NOSIGNAL, 1)
         handle.setopt(pycurl.PATH_AS_IS, 1)

@@ -151,34 +151,58 @@ class Limits:
             self.release(held)
 
     def wait_for_slots(
-        self, scope: Scope, names: tuple[str, ...], *, ttl_s: float = LEASE_TTL_S, if_away: Away
+        self,
+        scope: Scope,
+        names: tuple[str, ...],
+        *,
+        host: str | None = None,
+        ttl_s: float = LEASE_TTL_S,
+        if_away: Away,
     ) -> Held:
-        """Wait for a slot of every level; `release` has to follow. See `holding`.
+        """Wait for a slot of every level; `release` has to follow. See `holding`, and `acquire` for `host`.
 
         Raises:
             LimitExceeded, Cancelled, DeadlineExceeded, Unreachable: as `admit`.
         """
-        return leave(scope, lambda: self.acquire(names, ttl_s=ttl_s, if_away=if_away), limit=f"slots:{names[-1]}")
 
-    def acquire(self, names: tuple[str, ...], *, ttl_s: float = LEASE_TTL_S, if_away: Away) -> Held | Refused:
+        def ask() -> Held | Refused:
+            return self.acquire(names, host=host, ttl_s=ttl_s, if_away=if_away)
+
+        return leave(scope, ask, limit=f"slots:{names[-1]}")
+
+    def acquire(
+        self, names: tuple[str, ...], *, host: str | None = None, ttl_s: float = LEASE_TTL_S, if_away: Away
+    ) -> Held | Refused:
         """Ask for a slot of every level, without waiting; `release` has to follow. See `holding`.
+
+        With `host` a connection to it comes with them: a slot of all connections of the cluster, and of the host's.
 
         Raises:
             Unreachable: as `admit`.
         """
-        slots = self.policy.slots(names)
+        slots = self.policy.slots(names) if host is None else self.policy.sending(names, host)
         held = self._renewal.take(slots, ttl_s) if slots else NOTHING
         if held is None:
-            many = self._renewal.wanted(slots)
-            found = answer(slots, self._leases.acquire_many(slots, many, ttl_s=ttl_s, if_away=if_away))
+            found = self._taken(slots, ttl_s, if_away)
             if isinstance(found, Refused):
-                self._renewal.refused(slots)
-                return found
-            counting.held(found[0])
-            held = self._renewal.keep_many(found)
+                return answer(slots, found)
+            held = found
         for each in slots:
             counting.leases(each.name).inc()
         return held
+
+    def _taken(self, slots: tuple[Slots, ...], ttl_s: float, if_away: Away) -> Held | Refused:
+        refused = self._renewal.refusal(slots)
+        if refused is not None:
+            return refused
+        many = self._renewal.wanted(slots)
+        found = self._leases.acquire_many(slots, many, ttl_s=ttl_s, if_away=if_away)
+        if isinstance(found, Refused):
+            self._renewal.refused(slots, found)
+            return found
+        answer(slots, found)
+        counting.held(found[0])
+        return self._renewal.keep_many(found)
 
     def release(self, held: Held) -> None:
         """Be done with what `acquire` gave."""

@@ -46,6 +46,7 @@ class Policy:
         self._rates: dict[tuple[str, ...], tuple[Bucket, ...]] = {}
         self._bytes: dict[tuple[str, ...], tuple[Bucket, ...]] = {}
         self._slots: dict[tuple[str, ...], tuple[Slots, ...]] = {}
+        self._sending: dict[tuple[str, tuple[str, ...]], tuple[Slots, ...]] = {}
         self._rules: dict[str, Rules] = {}
 
     def rates(self, names: tuple[str, ...]) -> tuple[Bucket, ...]:
@@ -72,6 +73,16 @@ class Policy:
             )
             for name, limit in zip(levels(host=host, within=CONNECTIONS), (base.connections, host_limit), strict=True)
         )
+
+    def sending(self, names: tuple[str, ...], host: str) -> tuple[Slots, ...]:
+        """Give what bounds the requests under way to a host: connections, and the concurrency that is set for `names`."""
+        return _remembered(self._sending, (host, names), lambda: self._of_sending(names, host))
+
+    def _of_sending(self, names: tuple[str, ...], host: str) -> tuple[Slots, ...]:
+        connections = self.connections(host)
+        # The host has the same slots for both: nobody takes two of them for one request.
+        known = {each.name for each in connections}
+        return (*connections, *(each for each in self.slots(names) if each.name not in known))
 
     def rules(self, host: str) -> Rules:
         """Give when the circuit of a host opens and closes: as set for it, for `global`, or in the settings."""

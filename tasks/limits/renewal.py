@@ -22,7 +22,7 @@ from math import inf
 from typing import Final
 
 from gaia.errors import LeaseLost, Unreachable
-from tasks.limits.protocols import ConcurrencyLimiter, Lease, Slots
+from tasks.limits.protocols import ConcurrencyLimiter, Lease, Refused, Slots
 from tasks.scope import Clock
 
 PER_LIFE: Final = 3
@@ -67,6 +67,8 @@ class _Stack:
     size: int = 0
     taken_at: float = -inf
     is_crowded: bool = False
+    closed_until: float = -inf
+    refused: Refused | None = None
 
 
 class Renewal:
@@ -79,6 +81,7 @@ class Renewal:
         self._changed = threading.Condition()
         self._held: set[Held] = set()
         self._stacks: dict[tuple[Slots, ...], _Stack] = {}
+        self._over: list[Held] = []
         self._wakes_at = 0.0
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -93,11 +96,21 @@ class Renewal:
             stack.taken_at = now
             return stack.size
 
-    def refused(self, slots: tuple[Slots, ...]) -> None:
-        """Know that a level has no slot left, so that this process hands its own over no longer than it may."""
+    def refused(self, slots: tuple[Slots, ...], answer: Refused) -> None:
+        """Know that a level has no slot left: this process hands its own over no longer than it may."""
         with self._changed:
             stack = self._stack(slots)
             stack.size, stack.is_crowded = 0, True
+            stack.refused, stack.closed_until = answer, self._monotonic() + answer.retry_after_s
+
+    def refusal(self, slots: tuple[Slots, ...]) -> Refused | None:
+        """Give the answer of a moment ago if it was a refusal: however many wait, one of them asks again in time."""
+        now = self._monotonic()
+        with self._changed:
+            stack = self._stacks.get(slots)
+            if stack is None or stack.refused is None or now >= stack.closed_until:
+                return None
+            return stack.refused._replace(retry_after_s=stack.closed_until - now)
 
     def keep(self, lease: Lease) -> Held:
         """Renew a lease from now on."""
@@ -140,10 +153,12 @@ class Renewal:
         with self._changed:
             stack = self._stack(held.lease.slots)
             recent = not stack.is_crowded or now - held.taken_at < HANDED_OVER_S
-            keeps = recent and held in self._held and not self._closed
-            if keeps:
-                held.idle_until = now + LINGER_S
-                stack.idle.append(held)
+            if held not in self._held or self._closed:
+                keeps = False
+            else:
+                # Those that are over go back together, by the thread: at once, but with whatever else is over then.
+                keeps, held.idle_until = True, now + LINGER_S if recent else now
+                (stack.idle if recent else self._over).append(held)
                 if held.idle_until < self._wakes_at:
                     self._changed.notify()
         if not keeps:
@@ -159,7 +174,8 @@ class Renewal:
         """Give back what lingers, and stop renewing. What is held then lapses."""
         with self._changed:
             self._closed = True
-            idle = [each for stack in self._stacks.values() for each in stack.idle]
+            idle = [*self._over, *(each for stack in self._stacks.values() for each in stack.idle)]
+            self._over.clear()
             self._stacks.clear()
             self._held.difference_update(idle)
             self._changed.notify()
@@ -170,8 +186,8 @@ class Renewal:
     def release_idle(self) -> None:
         """Give back what lingered long enough."""
         now = self._monotonic()
-        over: list[Held] = []
         with self._changed:
+            over, self._over = self._over, []
             for slots, stack in list(self._stacks.items()):
                 unwanted = [each for each in stack.idle if each.idle_until <= now]
                 if unwanted:
@@ -233,6 +249,7 @@ class Renewal:
                     return
                 # The idle ones of a stack are in order of their time but for those that were taken and came back.
                 due = [each.idle_until for stack in self._stacks.values() for each in stack.idle[:1]]
+                due += (each.idle_until for each in self._over[:1])
                 first = min((each.due_at for each in self._held), default=inf)
                 self._wakes_at = min((first, *due))
                 self._changed.wait(min(LONGEST_S, max(0.0, self._wakes_at - self._monotonic())))

@@ -23,6 +23,7 @@ from gaia.errors import (
 )
 from gaia.store.limits import Limit
 from tasks.api.service import ApiService
+from tasks.limits import memory
 from tasks.scope import Scope
 from tests.support.requests import ONCE, Maker, limits
 from tests.support.waiting import until
@@ -112,6 +113,23 @@ def test_slots_of_a_host_bound_the_batch_and_come_back(maker: Maker, site: Site)
     limited = limits(**{"127.0.0.1": Limit(concurrency=3)})
     assert many(maker.service(site, limited=limited), *[api.Request(url=site.url("/a"))] * 20) == [200] * 20
     assert crowd.most <= 3
+
+
+def test_a_slot_that_is_given_back_is_taken_by_one_that_waits_before_its_time(
+    maker: Maker, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "SLOT_POLL_S", 3600.0)  # nobody's time comes
+    site.routes["/a"] = crowd = Crowd(site, pause_s=0.0)
+    limited = limits(**{"127.0.0.1": Limit(concurrency=1)})
+    assert many(maker.service(site, limited=limited), *[api.Request(url=site.url("/a"))] * 10) == [200] * 10
+    assert crowd.most == 1
+
+
+def test_connections_of_the_cluster_bound_a_batch_where_no_concurrency_is_set(maker: Maker, site: Site) -> None:
+    site.routes["/a"] = crowd = Crowd(site, pause_s=0.01)
+    limited = limits(**{"pool:connections": Limit(concurrency=4)})
+    assert many(maker.service(site, limited=limited), *[api.Request(url=site.url("/a"))] * 20) == [200] * 20
+    assert crowd.most <= 4
 
 
 def test_what_is_under_way_at_the_deadline_is_left(maker: Maker, site: Site) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tasks.limits.memory import MemoryLeases
-from tasks.limits.protocols import Away, Lease, Slots
+from tasks.limits.protocols import Away, Lease, Refused, Slots
 from tasks.limits.renewal import HANDED_OVER_S, LINGER_S, SOON_S, Renewal
 from tests.support.limits import HeldTime
 
@@ -59,6 +59,7 @@ def test_a_busy_process_lets_go_of_it_after_a_while(field: Field) -> None:
     held = field.renewal.keep(field.lease())
     field.time.advance(HANDED_OVER_S)
     field.renewal.linger(held)
+    field.renewal.release_idle()
     assert (field.held, field.renewal.take(SLOTS, 10.0)) == (0, None)
 
 
@@ -90,11 +91,10 @@ MANY = (Slots("slots:a.example", 100),)
 
 def taken(field: Field) -> int:
     """Take as the cluster's limits do; give how many leases that brought."""
-    before = field.held
     found = field.leases.acquire_many(MANY, field.renewal.wanted(MANY), if_away=Away.FAIL_CLOSED)
     assert isinstance(found, list)
     field.renewal.keep_many(found)
-    return field.held - before
+    return len(found)
 
 
 def test_a_process_that_comes_back_soon_takes_more_and_more_ahead(field: Field) -> None:
@@ -126,9 +126,20 @@ def test_where_slots_are_plenty_a_lease_is_handed_over_as_long_as_it_is_wanted(f
     field.time.advance(HANDED_OVER_S)
     field.renewal.linger(held)
     assert field.renewal.take(MANY, 10.0) is held
-    field.renewal.refused(MANY)
+    field.renewal.refused(MANY, Refused("slots:a.example", 0.1))
     field.renewal.linger(held)
+    field.renewal.release_idle()
     assert field.held == 0
+
+
+def test_a_refusal_is_known_for_its_time_to_all_of_the_process(field: Field) -> None:
+    field.renewal.refused(MANY, Refused("slots:a.example", 0.1))
+    field.time.advance(0.04)
+    known = field.renewal.refusal(MANY)
+    assert known is not None
+    assert (known.limit, round(known.retry_after_s, 3)) == ("slots:a.example", 0.06)
+    field.time.advance(0.06)
+    assert field.renewal.refusal(MANY) is None
 
 
 def test_a_renewal_tells_that_slots_have_become_few(field: Field) -> None:
