@@ -15,7 +15,6 @@ from typing import Any, Final
 from gaia import redaction
 from gaia.contracts import api
 from gaia.errors import (
-    BodyTooLarge,
     ConnectFailed,
     DeadlineExceeded,
     GaiaError,
@@ -24,13 +23,15 @@ from gaia.errors import (
 )
 from gaia.outcome import Outcome
 from tasks.api import outgoing
+from tasks.api.budget import Budget
+from tasks.api.feeding import Feeding
 from tasks.api.gate import Passing, names_of, refusal
 from tasks.api.incoming import Answer
 from tasks.api.outgoing import Outgoing
 from tasks.api.parts import Parts
 from tasks.api.proxies import Proxy, chosen
 from tasks.api.redirects import Redirects
-from tasks.api.transfer import Transfer
+from tasks.api.transfer import Starved, Transfer
 from tasks.limits.protocols import Refused
 from tasks.scope import Scope
 
@@ -81,8 +82,12 @@ class Batch:
     _known: dict[Place, tuple[float, tuple[str, ...]]] = field(default_factory=dict)
     _news: "SimpleQueue[Any]" = field(default_factory=SimpleQueue)
     _done: int = 0
-    _bytes: int = 0
     _serial: int = 0
+
+    def __post_init__(self) -> None:
+        """Have the whole budget."""
+        self._budget = Budget(self.parts.batch_bytes)
+        self._feeding = Feeding(self.parts.gate.limits, self.parts.engine, self.scope.clock, self._news.put)
 
     def run(self) -> api.Outcomes:
         """Send them all.
@@ -159,7 +164,9 @@ class Batch:
             operation=self.scope.operation,
             whole_timeout_s=call.timeout_s,
             done=self._news.put,
+            budget=self._budget,
             proxy=item.proxy,
+            pace=self._feeding.pace(names_of(call, item.sent.host)),
         )
 
     def _let_in(self, item: Item, now: float) -> bool:
@@ -243,7 +250,7 @@ class Batch:
 
     def _hear(self) -> None:
         """Wait for something to happen, and take all that has."""
-        due = [LONGEST_S, self.scope.remaining_s()]
+        due = [LONGEST_S, self.scope.remaining_s(), self._feeding.feed()]
         if self._later:
             due.append(self._later[0][0] - self._now())
         try:
@@ -257,6 +264,10 @@ class Batch:
     def _take(self, news: Any) -> None:
         if news is None:
             self.scope.check()
+        elif isinstance(news, Starved):
+            item = self._flying.get(news.transfer)
+            if item is not None:
+                self._feeding.starved(news, names_of(item.call, news.transfer.sent.host))
         elif isinstance(news, list):
             for each in news:
                 item = self._flying.pop(each, None)
@@ -288,34 +299,37 @@ class Batch:
             item.passing.status = answer.status
         self._leave(item, error)
         if answer is None:
+            self._budget.give_back(transfer.taken_bytes)
             failure = error or InternalError(self.scope.operation, "Transfer", "ended without an answer")
             self.parts.tally.broke(failure)
             self._failed(item, failure)
             return
         self.parts.tally.answered(answer.status, len(answer.body), self._now() - item.sent_at)
         try:
-            self._answered(item, answer)
+            kept_bytes = self._answered(item, answer, transfer.taken_bytes)
         except GaiaError as failure:
+            kept_bytes = 0
             self._failed(item, failure)
+        self._budget.give_back(max(0, transfer.taken_bytes - kept_bytes))
 
-    def _answered(self, item: Item, answer: Answer) -> None:
+    def _answered(self, item: Item, answer: Answer, taken_bytes: int) -> int:
+        """Do what an answer asks for; give how many bytes of it stay."""
         call, sent = item.call, item.sent
         assert sent is not None  # noqa: S101 - it was sent
         hop = item.redirects.following(sent, answer)
         if hop is not None:
             item.sent = hop
             self._ready.appendleft(item)
-            return
+            return 0
         busy = self.parts.verdict.busy(call, answer, sent.host)
         if busy is not None and self._again(item, busy):
-            return
+            return 0
         body = answer.unpacked(sent.host, call.max_body_bytes)
-        self._bytes += len(body)
-        if self._bytes > self.parts.batch_bytes:
-            raise BodyTooLarge("the batch", self.parts.batch_bytes)
+        self._budget.take(max(0, len(body) - taken_bytes))
         elapsed_s = round(self._now() - item.started_at, 6)
         response = api.Response(answer.status, answer.headers(), body, sent.address.url, elapsed_s, item.attempt)
         self._conclude(item, Outcome(ok=True, result=response))
+        return len(body)
 
     def _failed(self, item: Item, error: GaiaError) -> None:
         self._leave(item, error)

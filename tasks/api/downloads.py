@@ -75,6 +75,9 @@ class Body:
 
     def _next(self, wanted: int) -> bytes:
         assert self._stream is not None  # noqa: S101 - opened
+        if self.total_bytes is not None:
+            # What is paid for and does not come is lost to everybody: the end of a body is known, mostly.
+            wanted = max(1, min(wanted, self.total_bytes - self.size_bytes))
         allowed = self.pace(wanted)
         self._stream.bounds.renew()
         chunk = self._stream.read(allowed)

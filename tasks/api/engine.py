@@ -52,6 +52,7 @@ class Engine:
         self._lock = threading.Lock()
         self._inbox: list[Transfer] = []
         self._ended: list[Transfer] = []
+        self._fed: list[tuple[Transfer, int]] = []
         self._thread: threading.Thread | None = None
         self._wake = -1
         self._closed = False
@@ -73,6 +74,12 @@ class Engine:
         """Stop transfers and close their connections; those that end meanwhile are done as ever, the others not."""
         with self._lock:
             self._ended += transfers
+            self._stir()
+
+    def feed(self, transfer: Transfer, size_bytes: int) -> None:
+        """Let a transfer that starved read on."""
+        with self._lock:
+            self._fed.append((transfer, size_bytes))
             self._stir()
 
     def alive(self) -> bool:
@@ -107,9 +114,10 @@ class Engine:
                 with self._lock:
                     new, self._inbox = self._inbox, []
                     ended, self._ended = self._ended, []
+                    fed, self._fed = self._fed, []
                     if self._closed:
                         break
-                loop.turn(new, ended)
+                loop.turn(new, ended, fed)
                 self.active, self.waiting = len(loop.running), len(loop.backlog)
         except Exception:
             log.exception("the bulk engine failed; what it had under way is lost")
@@ -142,11 +150,15 @@ class _Loop:
         self.backlog: deque[tuple[float, Transfer]] = deque()
         self._ended: list[Transfer] = []
 
-    def turn(self, new: list[Transfer], ended: list[Transfer]) -> None:
+    def turn(self, new: list[Transfer], ended: list[Transfer], fed: list[tuple[Transfer, int]]) -> None:
         """Take what is new, wait for something to happen, and hand out what is done."""
         now = time.monotonic()
         for each in ended:
             self._drop(each)
+        for each, size_bytes in fed:
+            each.allowed_bytes += size_bytes
+            if each.handle in self.running:
+                each.handle.pause(pycurl.PAUSE_CONT)
         self.backlog.extend((now + self._wait_s, each) for each in new)
         self._fill(now)
         self._act(self._poll.poll(self._patience_s(now), EVENTS))

@@ -2,6 +2,9 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from math import inf
 from typing import Final
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
@@ -31,7 +34,7 @@ from tasks.api.tally import Tally
 from tasks.api.verdict import Verdict
 from tasks.egress.gateway import Gateway
 from tasks.limits.cluster import Limits
-from tasks.limits.throttle import Throttle
+from tasks.limits.throttle import CHUNK_S, Throttle
 from tasks.scope import Scope
 
 LOOK_UPS: Final = 32
@@ -183,8 +186,8 @@ class ApiService:
         self, call: api.Request, sent: Outgoing, bounds: Bounds, route: tuple[bool, Proxy | None]
     ) -> tuple[Outgoing, Answer]:
         redirects = Redirects(call.max_redirects, self._tally)
-        room = Room(call.max_body_bytes, follows=call.max_redirects > 0)
         while True:
+            room = self._room(call, sent, bounds.scope)
             self._judge(sent, route[1], bounds)
             with self._gate.passing(call, sent.host, bounds.scope, first=not redirects.hops) as passing:
                 if not redirects.hops and bounds.scope.attempts == 1:
@@ -195,6 +198,15 @@ class ApiService:
             if hop is None:
                 return sent, answer
             sent = hop
+
+    def _room(self, call: api.Request, sent: Outgoing, scope: Scope) -> Room:
+        room = Room(call.max_body_bytes, follows=call.max_redirects > 0)
+        throttle = Throttle(self._limits, names_of(call, sent.host), if_away=OPEN)
+        rate_per_s = throttle.rate_per_s()
+        if rate_per_s == inf:
+            return room
+        chunk_bytes = max(1, min(CHUNK_BYTES, int(rate_per_s * CHUNK_S)))
+        return replace(room, pace=partial(throttle.pace, scope), chunk_bytes=chunk_bytes)
 
     def _exchanged(
         self, sent: Outgoing, fields: dict[str, str], bounds: Bounds, route: tuple[bool, Proxy | None], room: Room

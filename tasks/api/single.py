@@ -1,6 +1,6 @@
 """One exchange at a time, on requests' and urllib3's ground: for single calls and downloads."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -99,10 +99,16 @@ class Single:
 
 @dataclass(frozen=True)
 class Room:
-    """How much of a body is read: all up to `limit_bytes`, or of a redirect that is followed, just what is at hand."""
+    """How much of a body is read: all up to `limit_bytes`, or of a redirect that is followed, just what is at hand.
+
+    `pace` is called with the size of each chunk that was read, of `chunk_bytes` at most, and waits until that may have
+    moved.
+    """
 
     limit_bytes: int
     follows: bool
+    pace: Callable[[int], None] | None = None
+    chunk_bytes: int = CHUNK_BYTES
 
 
 def _send(connection: Connection, sent: Outgoing, fields: dict[str, str], bounds: Bounds) -> HTTPResponse:
@@ -140,8 +146,10 @@ def _body(stream: Stream, room: Room) -> bytes:
     spare = PACKED_SPARE_BYTES if stream.answer.value("content-encoding") else 0
     left = room.limit_bytes + spare
     chunks: list[bytes] = []
-    while chunk := stream.read(min(CHUNK_BYTES, left + 1)):
+    while chunk := stream.read(min(room.chunk_bytes, left + 1)):
         left -= len(chunk)
+        if room.pace is not None:
+            room.pace(len(chunk))
         if left < 0:
             raise BodyTooLarge(stream.host, room.limit_bytes)
         chunks.append(chunk)

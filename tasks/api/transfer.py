@@ -4,11 +4,12 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pycurl
 
 from gaia.errors import BadReply, BodyTooLarge, ConnectFailed, EgressDenied, GaiaError, TimedOut, TlsFailed
+from tasks.api.budget import Budget
 from tasks.api.incoming import MOST_FIELDS, MOST_LINE_BYTES, PACKED_SPARE_BYTES, Answer, read_fields
 from tasks.api.outgoing import REDIRECTS, Outgoing
 from tasks.api.proxies import Proxy
@@ -35,6 +36,23 @@ class _Socket:
         os.close(self._number)
 
 
+@dataclass(frozen=True)
+class Pace:
+    """Bandwidth for a body: `leased` gives up to so many bytes at once, `starved` is told of one that waits for more."""
+
+    leased: Callable[[int], int]
+    starved: Callable[["Starved"], None]
+    chunk_bytes: int
+
+
+class Starved(NamedTuple):
+    """A transfer that reads on when `Engine.feed` has brought it what is wanted; `paid_bytes` of that are at hand."""
+
+    transfer: "Transfer"
+    wanted_bytes: int
+    paid_bytes: int = 0
+
+
 @dataclass(eq=False)
 class Transfer:
     """A request with leave to be sent, to one of `addresses`; then `answer` or `error`."""
@@ -50,11 +68,15 @@ class Transfer:
     operation: str
     whole_timeout_s: float
     done: Callable[[list["Transfer"]], None]
+    budget: Budget
     proxy: Proxy | None = None
+    pace: "Pace | None" = None
     answer: Answer | None = None
     error: GaiaError | None = None
     abandoned: bool = False
     handle: Any = None
+    taken_bytes: int = 0
+    allowed_bytes: int = 0
     _heads: list[bytes] = field(default_factory=list)
     _chunks: list[bytes] = field(default_factory=list)
     _room: int = -1
@@ -98,14 +120,34 @@ class Transfer:
         """Take a part of the body; 0 ends the transfer."""
         if self._room < 0:
             self._room = self._whole_room()
+        if self.pace is not None and not self._may_move(self.pace, len(chunk)):
+            return pycurl.WRITEFUNC_PAUSE  # libcurl keeps the chunk, and brings it again
         self._room -= len(chunk)
         if self._room < 0:
             if not self._skips:
                 self.fail(BodyTooLarge(self.sent.host, self.limit_bytes))
             return 0
         if not self._skips:
+            try:
+                self.budget.take(len(chunk))
+            except BodyTooLarge as full:
+                self.fail(full)
+                return 0
+            self.taken_bytes += len(chunk)
             self._chunks.append(chunk)
         return None
+
+    def _may_move(self, pace: Pace, size_bytes: int) -> bool:
+        missing = size_bytes - self.allowed_bytes
+        if missing > 0:
+            given = pace.leased(missing)
+            self.allowed_bytes += given
+            missing -= given
+        if missing > 0:
+            pace.starved(Starved(self, missing))
+            return False
+        self.allowed_bytes -= size_bytes
+        return True
 
     def conclude(self, code: int, text: str) -> None:
         """Make the answer, or the error of what libcurl says."""
@@ -243,6 +285,8 @@ class Handles:
         handle.setopt(pycurl.CAINFO, self._ca_file)
         handle.setopt(pycurl.SSL_VERIFYPEER, int(transfer.verify))
         handle.setopt(pycurl.SSL_VERIFYHOST, 2 if transfer.verify else 0)
+        if transfer.pace is not None:
+            handle.setopt(pycurl.BUFFERSIZE, transfer.pace.chunk_bytes)
         self._route(handle, transfer)
         _say(handle, transfer.sent)
         return handle
@@ -267,7 +311,8 @@ class Handles:
 
 def _is_plain(transfer: Transfer) -> bool:
     """Say whether a transfer is a GET straight to its verified origin, which sets nothing beside what all such set."""
-    return transfer.sent.method == "GET" and transfer.sent.body is None and transfer.verify and transfer.proxy is None
+    straight = transfer.verify and transfer.proxy is None and transfer.pace is None
+    return straight and transfer.sent.method == "GET" and transfer.sent.body is None
 
 
 def _lines(fields: dict[str, str], body: bytes | None) -> list[bytes]:

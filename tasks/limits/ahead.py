@@ -106,6 +106,22 @@ class Ahead(Tokens):
             found.used += given
             return answer(buckets, Admitted(given, max(0.0, found.usable_at - now)))
 
+    def take_leased(self, buckets: Sequence[Bucket], size_bytes: int) -> int:
+        """Take up to `size_bytes` of what this process has leased already; 0 if that is nothing. Never waits."""
+        found = self._slices.get(tuple(buckets))
+        if found is None or not found.lock.acquire(blocking=False):
+            return 0
+        try:
+            if found.tokens < 1 or not found.usable_at <= self._monotonic() < found.ends_at:
+                return 0
+            given = min(size_bytes, found.tokens)
+            found.tokens -= given
+            found.used += given
+        finally:
+            found.lock.release()
+        answer(buckets, Admitted(given))
+        return given
+
     def close(self) -> None:
         """Give back what is left, as far as the store answers."""
         with self._lock:

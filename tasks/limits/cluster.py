@@ -133,6 +133,15 @@ class Limits:
 
         return leave(scope, ask, limit=f"bytes:{names[-1]}", longest_s=longest_s).tokens
 
+    def ask_bytes(self, names: tuple[str, ...], size_bytes: int, *, if_away: Away) -> Admitted | Refused:
+        """Ask for leave to move bytes, without waiting; see `ByteBucket.take`."""
+        return self._tokens.take(self.policy.bandwidths(names), size_bytes, if_away=if_away)
+
+    def leased_bytes(self, names: tuple[str, ...], size_bytes: int) -> int:
+        """Give how many bytes may move by what this process has leased already: for a thread that waits for nobody."""
+        buckets = self.policy.bandwidths(names)
+        return self._tokens.take_leased(buckets, size_bytes) if buckets else size_bytes
+
     @contextmanager
     def holding(
         self, scope: Scope, names: tuple[str, ...], *, ttl_s: float = LEASE_TTL_S, if_away: Away
