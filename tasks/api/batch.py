@@ -27,7 +27,7 @@ from tasks.api.budget import Budget
 from tasks.api.feeding import Feeding
 from tasks.api.gate import Passing, names_of, refusal
 from tasks.api.incoming import Answer
-from tasks.api.outgoing import Outgoing
+from tasks.api.outgoing import Origin, Outgoing
 from tasks.api.parts import Parts
 from tasks.api.proxies import Proxy, chosen
 from tasks.api.redirects import Redirects
@@ -44,7 +44,8 @@ LONGEST_S: Final = 60.0
 CLOSE_S: Final = 0.01
 """A transfer that ends so shortly before the deadline was bounded by it."""
 
-Place = tuple[str, int]
+Place = tuple[Origin, Proxy | None]
+"""Where a request goes, and by which way: what lies behind a proxy is judged for itself."""
 
 
 @dataclass(eq=False)
@@ -230,8 +231,7 @@ class Batch:
         """Give the judged addresses of the item's host, None while they are looked up."""
         assert item.sent is not None  # noqa: S101 - made before
         origin = item.sent.address.origin
-        to = item.proxy or origin
-        place = (to.host, to.port)
+        place = (origin, item.proxy)
         known = self._known.get(place)
         if known is not None and known[0] > now:
             return known[1]

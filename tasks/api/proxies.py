@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from gaia.contracts import api
 from gaia.errors import EgressDenied, NameNotFound, ResolverFailed
 from tasks.api.outgoing import Origin
+from tasks.egress import names
 from tasks.egress.gateway import Gateway
 
 
@@ -61,7 +62,10 @@ def judge_behind(gateway: Gateway, origin: Origin, timeout_s: float) -> None:
 
     Raises:
         EgressDenied: with the reason.
+        NameNotFound: for what is no name.
     """
+    if names.canonical(origin.host) is None:
+        raise NameNotFound(origin.host, "A or AAAA")  # no name at all: the proxy might read an address in it
     try:
         gateway.addresses(origin.host, origin.port, timeout_s=timeout_s)
     except EgressDenied:

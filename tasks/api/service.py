@@ -4,7 +4,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from math import inf
 from typing import Final
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
@@ -201,11 +200,11 @@ class ApiService:
 
     def _room(self, call: api.Request, sent: Outgoing, scope: Scope) -> Room:
         room = Room(call.max_body_bytes, follows=call.max_redirects > 0)
-        throttle = Throttle(self._limits, names_of(call, sent.host), if_away=OPEN)
-        rate_per_s = throttle.rate_per_s()
-        if rate_per_s == inf:
+        names = names_of(call, sent.host)
+        if not self._limits.policy.bandwidths(names):
             return room
-        chunk_bytes = max(1, min(CHUNK_BYTES, int(rate_per_s * CHUNK_S)))
+        throttle = Throttle(self._limits, names, if_away=OPEN)
+        chunk_bytes = max(1, int(min(CHUNK_BYTES, throttle.rate_per_s() * CHUNK_S)))
         return replace(room, pace=partial(throttle.pace, scope), chunk_bytes=chunk_bytes)
 
     def _exchanged(

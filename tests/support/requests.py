@@ -72,13 +72,14 @@ class Maker:
         settings: settings.Api | None = None,
         limited: Limits | None = None,
         artifacts: Artifacts | None = None,
+        nameserver: str | None = None,
     ) -> ApiService:
         """Make a service itself."""
         judge = Judge([f"127.0.0.1/32:{each.port}" for each in sites])
         found = limited or limits()
         service = ApiService(
             settings=settings or DEFAULTS,
-            gateway=Gateway(judge, Resolver(hosts=Path("/dev/null"))),
+            gateway=Gateway(judge, Resolver([nameserver] if nameserver else [], hosts=Path("/dev/null"))),
             limits=found,
             artifacts=artifacts,
             worker="w",
@@ -87,9 +88,15 @@ class Maker:
         self._stack.callback(service.close)
         return service
 
-    def __call__(self, *sites: HasPort, settings: settings.Api | None = None) -> Sends:
+    def __call__(
+        self,
+        *sites: HasPort,
+        settings: settings.Api | None = None,
+        limited: Limits | None = None,
+        nameserver: str | None = None,
+    ) -> Sends:
         """Make one behind the engine that is tested."""
-        made = self.service(*sites, settings=settings)
+        made = self.service(*sites, settings=settings, limited=limited, nameserver=nameserver)
         return Bulk(made) if self._bulk else made
 
 

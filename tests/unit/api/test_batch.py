@@ -1,10 +1,12 @@
 """Many requests in one call."""
 
+import gzip
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from pydantic import SecretStr
 
 from config.settings import Api
 from gaia.contracts import api
@@ -161,6 +163,17 @@ def test_busy_answers_are_tried_again_inside_the_batch(maker: Maker, site: Site)
     assert (found.items[0].unwrap().status, found.items[0].unwrap().attempts) == (200, 3)
 
 
+def test_each_target_behind_one_proxy_is_judged_for_itself(maker: Maker, site: Site, other: Site) -> None:
+    other.routes[site.url("/a")] = reply()
+    service = maker.service(
+        site, other, settings=Api(proxies={"corp": SecretStr(f"http://127.0.0.1:{other.port}")})
+    )
+    urls = [site.url("/a"), "http://169.254.169.254/", "http://10.0.0.1/", site.url("/a")]
+    calls = [api.Request(url=each, proxy="corp", retry=ONCE) for each in urls]
+    assert many(service, *calls, concurrency=1) == [200, EgressDenied, EgressDenied, 200]
+    assert [each.target for each in other.asked] == [site.url("/a")] * 2
+
+
 def test_a_cancel_ends_the_batch_at_once(maker: Maker, site: Site) -> None:
     def hold(asked: Asked, _: object) -> None:
         site.stopped.wait(20)
@@ -180,6 +193,22 @@ def test_bodies_of_a_batch_are_bounded_together(maker: Maker, site: Site) -> Non
     service = maker.service(site, settings=Api(batch_bytes=2500))
     found = many(service, *[api.Request(url=site.url("/a"))] * 4, concurrency=1)
     assert found == [200, 200, BodyTooLarge, BodyTooLarge]
+
+
+def test_bodies_under_way_are_bounded_together_and_what_failed_makes_room(maker: Maker, site: Site) -> None:
+    site.routes["/a"] = b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + b"x" * 1000  # and no more
+    site.routes["/b"] = reply(b"x" * 1500)
+    service = maker.service(site, settings=Api(batch_bytes=2500))
+    half, whole = api.Request(url=site.url("/a"), timeout_s=0.5, retry=ONCE), api.Request(url=site.url("/b"), retry=ONCE)
+    assert many(service, half, half, half, concurrency=3).count(BodyTooLarge) == 1
+    assert many(service, half, half, whole, concurrency=1) == [TimedOut, TimedOut, 200]
+
+
+def test_unpacked_bodies_count_as_large_as_they_are(maker: Maker, site: Site) -> None:
+    site.routes["/a"] = reply(gzip.compress(b"x" * 2000), 200, "Content-Encoding: gzip")
+    service = maker.service(site, settings=Api(batch_bytes=4500))
+    found = many(service, *[api.Request(url=site.url("/a"))] * 3, concurrency=1)
+    assert found == [200, 200, BodyTooLarge]
 
 
 def test_no_error_tells_a_secret_of_its_call(maker: Maker) -> None:
