@@ -1,11 +1,11 @@
-"""The short forms of `python -m tests.torture race` and `crash`."""
+"""The short forms of `python -m tests.torture race`, `crash` and `limits`."""
 
 from pathlib import Path
 
 import pytest
 
 from tasks.roots import openat2
-from tests.torture import crash, race
+from tests.torture import crash, limits, race
 
 
 @pytest.mark.parametrize("way", sorted(race.WAYS))
@@ -23,3 +23,21 @@ def test_a_write_that_was_acknowledged_is_whole_after_its_worker_was_killed(fres
     assert (found.acknowledged, found.failed) == (60, 0), found
     assert (found.broken, found.left) == ([], [])
     assert found.kills == 2
+
+
+def test_workers_of_the_api_queue_keep_a_rate_together_though_one_is_killed(fresh_url: str, tmp_path: Path) -> None:
+    found = limits.rate(tmp_path, fresh_url, rate_per_s=200, burst=100, seconds=3, processes=3)
+    assert found.most_over <= 0, found
+    assert found.arrivals > found.burst, found
+
+
+def test_a_host_that_is_down_gets_one_probe_of_all_workers_in_each_half_open_window(
+    fresh_url: str, tmp_path: Path
+) -> None:
+    found = limits.probes(tmp_path, fresh_url, open_s=0.5, seconds=4, processes=3)
+    assert found.holds(), found
+
+
+def test_the_worst_window_is_found_wherever_it_is() -> None:
+    assert limits.most_over([0.0, 10.0, 10.1, 10.2, 10.3], 1.0, 2.0) == pytest.approx(4 - 0.3 - 2)
+    assert limits.most_over([0.0, 1.0, 2.0], 1.0, 1.0) == 0.0
