@@ -204,9 +204,7 @@ def gaia_many(place: Place, times: int) -> Figures:
         names = [keys.result(each.id) for each in pendings]
         with place.gaia_worker(3) as pid:
             total = len(pendings) * AT_ONCE
-            found = worked_off(
-                place, pid, warm_up * AT_ONCE, total, lambda: int(client.exists(*names)) == len(names)
-            )
+            found = worked_off(place, pid, warm_up * AT_ONCE, total, lambda: int(client.exists(*names)) == len(names))
             for each in pendings:
                 _check(each.get(timeout=60))
     return found
@@ -280,7 +278,9 @@ def calls(place: Place, seconds: float) -> dict[str, Figures]:
             gaia.limits.set("127.0.0.1", rate_per_s=1000, burst=1000)
             argv = [sys.executable, str(HERE / "paced.py"), name, place.redis_url, place.site.url, str(seconds)]
             environ = {**cluster.clean_environ(), "PYTHONPATH": str(ROOT)}
-            with subprocess.Popen(argv, cwd=ROOT, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            with subprocess.Popen(
+                argv, cwd=ROOT, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ) as process:
                 assert process.stdout is not None  # noqa: S101
                 assert process.stdin is not None  # noqa: S101
                 if process.stdout.readline() != "ready\n":
@@ -304,7 +304,9 @@ def calls(place: Place, seconds: float) -> dict[str, Figures]:
 def table(title: str, found: dict[str, list[Figures]]) -> None:
     """Print a row a contender."""
     print(f"\n{title}\n")
-    print("| | requests/s | µs CPU a request | at once, by the server | µs CPU of the server |\n|---|---:|---:|---:|---:|")
+    print(
+        "| | requests/s | µs CPU a request | at once, by the server | µs CPU of the server |\n|---|---:|---:|---:|---:|"
+    )
     for name, rows in found.items():
         cells = [_cell([each[key] for each in rows]) for key in ("per_s", "cpu_us", "at_once", "server_us")]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)

@@ -97,7 +97,9 @@ def _visible_fields(contract: Any, given: Mapping[str, object], most: int | None
 
 def show_json(contract: type[Any], given: Mapping[str, object]) -> str:
     """Give the redacted text of a message's JSON fields, as `kwargsrepr` holds it."""
-    shown = ", ".join(f"{name!r}: {_brief(value)}" for name, value in _visible_fields(contract, given, SHOWN_ITEMS).items())
+    shown = ", ".join(
+        f"{name!r}: {_brief(value)}" for name, value in _visible_fields(contract, given, SHOWN_ITEMS).items()
+    )
     return "{" + shown + "}"
 
 

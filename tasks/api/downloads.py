@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -108,7 +108,8 @@ class Body:
             raise broken
         self.resumed += 1
         self.resumed_by()
-        self._stack.close()
+        with suppress(GaiaError), self._stack:
+            raise broken  # whoever holds something for the exchange is to know how it ended
         self.scope.cancelled.wait(self.scope.bound_s(self.call.retries().pause_s(self.resumed)))
         self.scope.check()
         try:

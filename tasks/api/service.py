@@ -1,7 +1,8 @@
 """HTTP requests, as a service."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -28,7 +29,7 @@ from tasks.api.outgoing import Outgoing
 from tasks.api.parts import Parts
 from tasks.api.proxies import Proxy, chosen, judge_behind
 from tasks.api.redirects import Redirects
-from tasks.api.single import Room, Single
+from tasks.api.single import Room, Single, Stream
 from tasks.api.tally import Tally
 from tasks.api.verdict import Verdict
 from tasks.egress.gateway import Gateway
@@ -239,7 +240,7 @@ class ApiService:
                 first = not redirects.hops and not fields
                 passing = inner.enter_context(self._gate.passing(call, sent.host, scope, first=first))
                 headers = {**redirects.fields(sent), **fields}
-                stream = inner.enter_context(self._single.streaming(sent, headers, bounds, route))
+                stream = inner.enter_context(self._counted(self._single.streaming(sent, headers, bounds, route), scope))
                 passing.status = stream.answer.status
                 if not redirects.leads_on(stream.answer):
                     self._require_success(call, stream.answer, sent.host)
@@ -247,6 +248,19 @@ class ApiService:
                     return sent, stream
                 stream.read(CHUNK_BYTES)  # a short body is read away so that the connection can be kept
             sent = redirects.following(sent, stream.answer) or sent
+
+    @contextmanager
+    def _counted(self, streaming: AbstractContextManager[Stream], scope: Scope) -> Iterator[Stream]:
+        """Count an exchange whose body is read inside the block."""
+        started = scope.clock.monotonic()
+        self._tally.started()
+        try:
+            with streaming as stream:
+                yield stream
+        except BaseException as failure:
+            self._tally.broke(failure)
+            raise
+        self._tally.answered(stream.answer.status, stream.received_bytes, scope.clock.monotonic() - started)
 
     def _require_success(self, call: api.Download, answer: Answer, host: str) -> None:
         if answer.status in SUCCESS:

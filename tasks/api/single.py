@@ -27,11 +27,14 @@ class Stream:
     response: HTTPResponse
     host: str
     bounds: Bounds
+    received_bytes: int = 0
 
     def read(self, size_bytes: int) -> bytes:
         """Give up to so many bytes of the body as it comes over the wire, none at its end."""
         with translated(self.host, self.bounds):
-            return self.response.read(size_bytes, decode_content=False)
+            chunk = self.response.read(size_bytes, decode_content=False)
+        self.received_bytes += len(chunk)
+        return chunk
 
 
 class Single:

@@ -115,7 +115,9 @@ def test_a_proxy_that_refuses_the_tunnel_is_a_failed_connection(
     assert secure.connections == 0
 
 
-def test_what_may_not_be_dialled_may_not_be_asked_of_a_proxy_either(make_service: Make, site: Site, proxy: Site) -> None:
+def test_what_may_not_be_dialled_may_not_be_asked_of_a_proxy_either(
+    make_service: Make, site: Site, proxy: Site
+) -> None:
     service = make_service(proxy, settings=through(proxy))
     for url in ("http://10.0.0.1/", "http://169.254.169.254/latest/", site.url("/a"), "http://2130706433:1/"):
         with pytest.raises(EgressDenied):

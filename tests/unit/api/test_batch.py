@@ -165,9 +165,7 @@ def test_busy_answers_are_tried_again_inside_the_batch(maker: Maker, site: Site)
 
 def test_each_target_behind_one_proxy_is_judged_for_itself(maker: Maker, site: Site, other: Site) -> None:
     other.routes[site.url("/a")] = reply()
-    service = maker.service(
-        site, other, settings=Api(proxies={"corp": SecretStr(f"http://127.0.0.1:{other.port}")})
-    )
+    service = maker.service(site, other, settings=Api(proxies={"corp": SecretStr(f"http://127.0.0.1:{other.port}")}))
     urls = [site.url("/a"), "http://169.254.169.254/", "http://10.0.0.1/", site.url("/a")]
     calls = [api.Request(url=each, proxy="corp", retry=ONCE) for each in urls]
     assert many(service, *calls, concurrency=1) == [200, EgressDenied, EgressDenied, 200]
@@ -199,7 +197,10 @@ def test_bodies_under_way_are_bounded_together_and_what_failed_makes_room(maker:
     site.routes["/a"] = b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + b"x" * 1000  # and no more
     site.routes["/b"] = reply(b"x" * 1500)
     service = maker.service(site, settings=Api(batch_bytes=2500))
-    half, whole = api.Request(url=site.url("/a"), timeout_s=0.5, retry=ONCE), api.Request(url=site.url("/b"), retry=ONCE)
+    half, whole = (
+        api.Request(url=site.url("/a"), timeout_s=0.5, retry=ONCE),
+        api.Request(url=site.url("/b"), retry=ONCE),
+    )
     assert many(service, half, half, half, concurrency=3).count(BodyTooLarge) == 1
     assert many(service, half, half, whole, concurrency=1) == [TimedOut, TimedOut, 200]
 

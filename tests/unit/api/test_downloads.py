@@ -14,8 +14,10 @@ from gaia.errors import (
     BodyTooLarge,
     Cancelled,
     ChecksumMismatch,
+    CircuitOpen,
     ConnectFailed,
     InvalidCall,
+    LimitExceeded,
     ServerBusy,
 )
 from gaia.store.artifacts import Artifacts, RedisArtifacts
@@ -79,6 +81,16 @@ def test_a_break_is_taken_up_where_it_was(make: Make, site: Site) -> None:
     assert store.get(found.artifact) == BODY
     assert found.resumed == 2
     assert [each.headers.get("range") for each in site.asked] == [None, "bytes=200000-", "bytes=400000-"]
+
+
+def test_a_break_counts_against_the_circuit_and_every_exchange_in_the_counts(make: Make, site: Site) -> None:
+    site.routes["/a"] = breaking(200_000, 'ETag: "v1"')
+    limited = limits(**{"127.0.0.1": Limit(failure_threshold=2, open_s=600)})
+    service, _ = make(limited=limited)
+    with pytest.raises((LimitExceeded, CircuitOpen)):
+        service.download(api.Download(url=site.url("/a"), retry=QUICK), Scope.lasting(30))
+    found = service.stats(api.Stats(), Scope.lasting())
+    assert (found.requests, found.failed, found.resumed, found.active) == (2, 2, 2, 0)
 
 
 def test_a_body_that_changed_meanwhile_is_not_pieced_together(make: Make, site: Site) -> None:

@@ -19,6 +19,7 @@ from tasks.scope import CancelToken
 from tests.support.dns import NameServer
 from tests.support.spellings import SPELLINGS
 
+
 @contextmanager
 def full_listener() -> Iterator[int]:
     """Give a port whose queue of waiting connections is full: another connect gets no answer."""
