@@ -373,7 +373,8 @@ class Batch:
             stopped = DeadlineExceeded(self.scope.operation, 0.0)
             for _ in self._flying:
                 self.parts.tally.broke(stopped)
-        left = [*self._flying.values(), *(each for _, _, each in self._later), *self._ready]
+        looking = (each for items in self._looking.values() for each in items)
+        left = [*self._flying.values(), *(each for _, _, each in self._later), *self._ready, *looking]
         for each in left:
             if each.passing is not None:
                 passing, each.passing = each.passing, None

@@ -48,7 +48,8 @@ class Engine:
         """Have at most so many connections at once; a transfer waits `wait_s` for one at most."""
         self._connections = connections
         self._wait_s = wait_s
-        self._handles = Handles(judge, ca_file)
+        self._judge = judge
+        self._ca_file = ca_file
         self._lock = threading.Lock()
         self._inbox: list[Transfer] = []
         self._ended: list[Transfer] = []
@@ -108,7 +109,8 @@ class Engine:
                 os.eventfd_write(self._wake, 1)
 
     def _run(self) -> None:
-        loop = _Loop(self._wake, self._connections, self._wait_s, self._handles)
+        loop = _Loop(self._wake, self._connections, self._wait_s, Handles(self._judge, self._ca_file))
+        new: list[Transfer] = []
         try:
             while True:
                 with self._lock:
@@ -118,12 +120,13 @@ class Engine:
                     if self._closed:
                         break
                 loop.turn(new, ended, fed)
+                new = []
                 self.active, self.waiting = len(loop.running), len(loop.backlog)
         except Exception:
-            log.exception("the bulk engine failed; what it had under way is lost")
+            log.exception("the bulk engine failed; what it had under way ends, and the next request starts another one")
         with self._lock:
-            self._closed = True
             new, self._inbox = new + self._inbox, []
+            self._ended, self._fed, self._thread = [], [], None
             os.close(self._wake)
             self._wake = -1
         loop.close(new)
@@ -166,7 +169,10 @@ class _Loop:
 
     def close(self, unstarted: list[Transfer]) -> None:
         """End everything."""
-        left = [*self.running.values(), *(each for _, each in self.backlog), *unstarted]
+        # One that was just taken in may stand in two of them.
+        left = list(
+            dict.fromkeys((*self._ended, *self.running.values(), *(each for _, each in self.backlog), *unstarted))
+        )
         for each in list(self.running.values()):
             self._drop(each)
         self._multi.close()
@@ -232,10 +238,10 @@ class _Loop:
 
     def _end(self, handle: Any, code: int, text: str) -> None:
         transfer = self.running.pop(handle)
+        self._ended.append(transfer)
         self._multi.remove_handle(handle)
         transfer.conclude(code, text)
         self._handles.give_back(transfer)
-        self._ended.append(transfer)
 
     def _watch(self, what: int, fd: int, _multi: object, _data: object) -> None:
         """Follow libcurl's wishes; a socket that it has closed left the poll by itself."""
@@ -267,7 +273,8 @@ def _hand_out(ended: Sequence[Transfer]) -> None:
 
 def _stopped(transfers: Sequence[Transfer]) -> None:
     for each in transfers:
-        each.fail(ConnectFailed(each.sent.host, "the worker is stopping"))
+        if each.answer is None:
+            each.fail(ConnectFailed(each.sent.host, "the worker is stopping"))
     _hand_out(transfers)
 
 

@@ -52,9 +52,12 @@ class Feeding:
         now = self._monotonic()
         while self._hungry and self._hungry[0][0] <= now:
             _, _, starved, names = heapq.heappop(self._hungry)
+            transfer = starved.transfer
+            if transfer.abandoned or transfer.error is not None:
+                continue  # it has ended meanwhile, of its time for instance
             if starved.wanted_bytes <= 0:
-                self._engine.feed(starved.transfer, starved.paid_bytes)
-            elif not starved.transfer.abandoned:
+                self._engine.feed(transfer, starved.paid_bytes)
+            else:
                 self._ask(starved, names, now)
         return self._hungry[0][0] - now if self._hungry else inf
 

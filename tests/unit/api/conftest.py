@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.support.dns import NameServer
 from tests.support.requests import Maker
 
 
@@ -12,3 +13,9 @@ from tests.support.requests import Maker
 def maker() -> Iterator[Maker]:
     with ExitStack() as stack:
         yield Maker(stack)
+
+
+@pytest.fixture
+def name_server() -> Iterator[NameServer]:
+    with NameServer() as server:
+        yield server

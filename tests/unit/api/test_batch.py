@@ -24,9 +24,11 @@ from gaia.errors import (
     TimedOut,
 )
 from gaia.store.limits import Limit
+from tasks.api import batch
 from tasks.api.service import ApiService
 from tasks.limits import memory
 from tasks.scope import Scope
+from tests.support.dns import NameServer
 from tests.support.requests import ONCE, Maker, limits
 from tests.support.waiting import until
 from tests.support.web import Asked, Site, reply
@@ -230,3 +232,20 @@ def test_a_closed_service_sends_nothing_and_hangs_nobody(maker: Maker, site: Sit
 def test_a_batch_has_one_to_a_thousand_requests(calls: tuple[api.Request, ...]) -> None:
     with pytest.raises(InvalidCall, match="calls"):
         api.RequestMany(calls)
+
+
+def test_an_item_whose_name_is_looked_up_again_leaves_its_slot_at_the_deadline(
+    maker: Maker, site: Site, name_server: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "ADDRESSES_KEPT_S", 0.01)
+    limited = limits(**{"slow.test": Limit(rate_per_s=20.0, burst=8)})
+    service = maker.service(site, limited=limited, nameserver=name_server.address)
+    name_server.add("slow.test. 0 IN A 127.0.0.1")
+    site.routes["/a"] = Crowd(site, pause_s=0.0)
+    calls = [api.Request(url=f"http://slow.test:{site.port}/a", retry=ONCE)] * 40
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(many, service, *calls, seconds=1.0)
+        until(lambda: site.asked, what="the first request")
+        name_server.silent.add("slow.test.")
+        assert len(running.result(30)) == 40
+    until(lambda: limited._leases.held("slots:slow.test") == 0, what="free slots")

@@ -1,0 +1,52 @@
+"""The bulk engine's thread: whatever happens to it, nobody waits for ever."""
+
+import pytest
+
+from gaia.contracts import api
+from gaia.errors import ConnectFailed, EgressDenied
+from tasks.api import outgoing
+from tasks.api.budget import Budget
+from tasks.api.engine import Engine
+from tasks.api.transfer import Transfer
+from tasks.egress.judge import Judge
+from tasks.scope import Scope
+from tests.support.requests import ONCE, Maker
+from tests.support.waiting import until
+from tests.support.web import Site, reply
+
+
+def test_an_engine_that_fails_ends_what_it_had_and_the_next_request_starts_another(
+    maker: Maker, site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.routes["/a"] = reply()
+    service = maker.service(site)
+    call = api.RequestMany((api.Request(url=site.url("/a"), retry=ONCE),) * 3)
+    conclude = Transfer.conclude
+
+    def fail(*_: object) -> None:
+        raise OSError("out of luck")
+
+    monkeypatch.setattr(Transfer, "conclude", fail)
+    found = service.request_many(call, Scope.lasting(30)).items
+    assert [type(each.error) for each in found] == [ConnectFailed] * 3
+    assert "out of luck" in caplog.text
+    monkeypatch.setattr(Transfer, "conclude", conclude)
+    assert all(each.ok for each in service.request_many(call, Scope.lasting(30)).items)
+    assert service.health(api.Health(), Scope.lasting()).status == "healthy"
+
+
+def test_what_a_batch_was_told_of_an_address_is_judged_again_as_it_is_dialled(site: Site) -> None:
+    engine = Engine(Judge(), 10, 1.0, "/dev/null")
+    sent = outgoing.first(api.Request(url=site.url("/a")), "test")
+    ended: list[Transfer] = []
+    transfer = Transfer(
+        sent=sent, fields=sent.headers, addresses=("127.0.0.1",), verify=True, timeout_s=5.0, connect_timeout_s=5.0,
+        limit_bytes=100, follows=True, operation="x", whole_timeout_s=5.0, done=ended.extend, budget=Budget(100),
+    )  # fmt: skip
+    try:
+        engine.submit([transfer])
+        until(lambda: ended, what="the end of the transfer")
+        assert isinstance(transfer.error, EgressDenied)
+        assert site.connections == 0
+    finally:
+        engine.close()
