@@ -23,11 +23,13 @@ def libcurl(url: str, at_once: int) -> Run:
 
     from gaia.contracts import api
     from tasks.api import outgoing
+    from tasks.api.budget import Budget
     from tasks.api.engine import Engine
     from tasks.api.transfer import Transfer
     from tasks.egress.judge import Judge
 
     engine = Engine(Judge([f"127.0.0.1/32:{urlsplit(url).port}"]), at_once, 5.0, DEFAULT_CA_BUNDLE_PATH)
+    budget = Budget(1 << 40)
     done: queue.SimpleQueue[list[Transfer]] = queue.SimpleQueue()
 
     def one() -> Transfer:
@@ -35,6 +37,7 @@ def libcurl(url: str, at_once: int) -> Run:
         return Transfer(
             sent=sent, fields=sent.headers, addresses=("127.0.0.1",), verify=True, timeout_s=30.0, connect_timeout_s=5.0,
             limit_bytes=8 << 20, follows=True, operation="api.request_many", whole_timeout_s=30.0, done=done.put,
+            budget=budget,
         )  # fmt: skip
 
     def run(times: int) -> None:

@@ -183,6 +183,7 @@ def worked_off(place: Place, pid: int, warm_up: int, total: int, stored: Callabl
 
 def set_limits(gaia: Gaia) -> None:
     """Turn every limit on, wide enough never to bind: rates, slots and bytes of the cluster, the host and the key."""
+    gaia.limits.set("pool:connections", concurrency=10_000)
     for name in ("global", "127.0.0.1", f"key:{KEY}"):
         gaia.limits.set(
             name, rate_per_s=100_000, burst=100_000, concurrency=10_000, bytes_per_s=10**10, burst_bytes=10**9

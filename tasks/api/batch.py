@@ -82,6 +82,7 @@ class Batch:
     _looking: dict[Place, list[Item]] = field(default_factory=dict)
     _known: dict[Place, tuple[float, tuple[str, ...]]] = field(default_factory=dict)
     _news: "SimpleQueue[Any]" = field(default_factory=SimpleQueue)
+    _levels: dict[tuple[str, str | None], tuple[str, ...]] = field(default_factory=dict)
     _done: int = 0
     _serial: int = 0
 
@@ -167,14 +168,14 @@ class Batch:
             done=self._news.put,
             budget=self._budget,
             proxy=item.proxy,
-            pace=self._feeding.pace(names_of(call, item.sent.host)),
+            pace=self._feeding.pace(self._names(item)),
         )
 
     def _let_in(self, item: Item, now: float) -> bool:
         """Ask the limits; an item that they keep out waits."""
         assert item.sent is not None  # noqa: S101 - made before
         host = item.sent.host
-        names = names_of(item.call, host)
+        names = self._names(item)
         if item.passing is None:
             found = self.parts.gate.ask(names, host)
             if isinstance(found, Refused):
@@ -196,6 +197,15 @@ class Batch:
         if not item.redirects.hops:
             item.ends_at = now + item.call.timeout_s
         return True
+
+    def _names(self, item: Item) -> tuple[str, ...]:
+        """Name the levels of an item's host and key, the same tuple for all that share them."""
+        assert item.sent is not None  # noqa: S101 - made before
+        like = (item.sent.host, item.call.tenant)
+        found = self._levels.get(like)
+        if found is None:
+            found = self._levels[like] = names_of(item.call, item.sent.host)
+        return found
 
     def _wait(self, item: Item, seconds: float) -> bool:
         if item.kept_out_s is None:
@@ -267,7 +277,7 @@ class Batch:
         elif isinstance(news, Starved):
             item = self._flying.get(news.transfer)
             if item is not None:
-                self._feeding.starved(news, names_of(item.call, news.transfer.sent.host))
+                self._feeding.starved(news, self._names(item))
         elif isinstance(news, list):
             for each in news:
                 item = self._flying.pop(each, None)

@@ -8,15 +8,14 @@ from typing import Final
 
 from tasks.api.engine import Engine
 from tasks.api.gate import OPEN
-from tasks.api.transfer import Pace, Starved
+from tasks.api.transfer import MOST_CHUNK_BYTES, Pace, Starved
 from tasks.limits.cluster import Limits
 from tasks.limits.protocols import Refused
 from tasks.limits.throttle import CHUNK_S
 from tasks.scope import Clock
 
 LEAST_CHUNK_BYTES: Final = 1024
-MOST_CHUNK_BYTES: Final = 16 * 1024
-"""Of what libcurl hands on at once (CURLOPT_BUFFERSIZE)."""
+"""libcurl takes no smaller buffer."""
 
 Names = tuple[str, ...]
 
@@ -31,6 +30,7 @@ class Feeding:
         self._monotonic = clock.monotonic
         self._tell = tell
         self._serial = 0
+        self._paces: dict[Names, tuple[object, Pace]] = {}
         self._hungry: list[tuple[float, int, Starved, Names]] = []
 
     def pace(self, names: Names) -> Pace | None:
@@ -38,10 +38,15 @@ class Feeding:
         buckets = self._limits.policy.bandwidths(names)
         if not buckets:
             return None
+        known = self._paces.get(names)
+        if known is not None and known[0] is buckets:  # the policy is the same
+            return known[1]
         slowest = min((each.rate_per_s for each in buckets if not each.shadow), default=inf)
         chunk = MOST_CHUNK_BYTES if slowest == inf else int(slowest * CHUNK_S)
         size = max(LEAST_CHUNK_BYTES, min(MOST_CHUNK_BYTES, chunk))
-        return Pace(partial(self._limits.leased_bytes, names), self._tell, size)
+        found = Pace(partial(self._limits.leased_bytes, names), self._tell, size)
+        self._paces[names] = (buckets, found)
+        return found
 
     def starved(self, starved: Starved, names: Names) -> None:
         """Ask for a transfer with the next `feed`."""

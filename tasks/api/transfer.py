@@ -16,6 +16,8 @@ from tasks.api.proxies import Proxy
 from tasks.egress.judge import Judge
 
 KEPT_HANDLES: Final = 1000
+MOST_CHUNK_BYTES: Final = 16 * 1024
+"""Of what libcurl hands on at once by default (CURLOPT_BUFFERSIZE)."""
 REDIRECT_BYTES: Final = 64 * 1024
 
 _BROKE_OFF: Final = frozenset({pycurl.E_GOT_NOTHING, pycurl.E_RECV_ERROR, pycurl.E_SEND_ERROR, pycurl.E_PARTIAL_FILE})
@@ -285,7 +287,7 @@ class Handles:
         handle.setopt(pycurl.CAINFO, self._ca_file)
         handle.setopt(pycurl.SSL_VERIFYPEER, int(transfer.verify))
         handle.setopt(pycurl.SSL_VERIFYHOST, 2 if transfer.verify else 0)
-        if transfer.pace is not None:
+        if transfer.pace is not None and transfer.pace.chunk_bytes < MOST_CHUNK_BYTES:
             handle.setopt(pycurl.BUFFERSIZE, transfer.pace.chunk_bytes)
         self._route(handle, transfer)
         _say(handle, transfer.sent)
@@ -311,8 +313,9 @@ class Handles:
 
 def _is_plain(transfer: Transfer) -> bool:
     """Say whether a transfer is a GET straight to its verified origin, which sets nothing beside what all such set."""
-    straight = transfer.verify and transfer.proxy is None and transfer.pace is None
-    return straight and transfer.sent.method == "GET" and transfer.sent.body is None
+    whole = transfer.pace is None or transfer.pace.chunk_bytes >= MOST_CHUNK_BYTES
+    straight = transfer.verify and transfer.proxy is None
+    return whole and straight and transfer.sent.method == "GET" and transfer.sent.body is None
 
 
 def _lines(fields: dict[str, str], body: bytes | None) -> list[bytes]:

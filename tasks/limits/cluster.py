@@ -196,8 +196,6 @@ class Limits:
             if isinstance(found, Refused):
                 return answer(slots, found)
             held = found
-        for each in slots:
-            counting.leases(each.name).inc()
         return held
 
     def _taken(self, slots: tuple[Slots, ...], ttl_s: float, if_away: Away) -> Held | Refused:
@@ -215,8 +213,6 @@ class Limits:
 
     def release(self, held: Held) -> None:
         """Be done with what `acquire` gave."""
-        for each in held.lease.slots:
-            counting.leases(each.name).dec()
         if held is not NOTHING:
             self._renewal.linger(held)
 

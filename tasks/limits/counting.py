@@ -1,10 +1,12 @@
 """The metrics of limits. Labels are bounded: what a limit counts, and the kind of its level, never its name."""
 
+import collections
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Final, NamedTuple, TypeVar
+from functools import lru_cache, partial
+from typing import Final, NamedTuple, Protocol, TypeVar
+from weakref import WeakSet
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from gaia.levels import level_of
 from tasks import metrics
@@ -14,6 +16,9 @@ from tasks.limits.protocols import Bucket, Lease, Refused, Slots
 A = TypeVar("A")
 
 KEPT: Final = 20_000
+
+LEVELS: Final = ("global", "host", "key", "job", "pool")
+"""What `level_of` gives."""
 
 
 class Counters(NamedTuple):
@@ -38,10 +43,27 @@ def level(name: str) -> str:
     return level_of(name.partition(":")[2])
 
 
-@lru_cache(KEPT)
-def leases(name: str) -> Gauge:
-    """Give the gauge of the leases held of a level."""
-    return metrics.LEASES.labels(level(name))
+class Lends(Protocol):
+    """Whoever has leases in use."""
+
+    def lent(self) -> "collections.Counter[str]":
+        """Give how many slots of each kind of level are in use."""
+
+
+_lenders: "WeakSet[Lends]" = WeakSet()
+
+
+def track(lender: Lends) -> None:
+    """Show what somebody has in use; counted when it is asked for, as a request has several levels."""
+    _lenders.add(lender)
+
+
+def _lent(kind: str) -> float:
+    return sum(each.lent()[kind] for each in list(_lenders))
+
+
+for _kind in LEVELS:
+    metrics.LEASES.labels(_kind).set_function(partial(_lent, _kind))
 
 
 def answer(buckets: Sequence[Bucket] | Sequence[Slots], given: A) -> A:

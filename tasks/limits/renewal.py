@@ -15,13 +15,14 @@ Leases of the same slots are taken, renewed and given back together, so a reques
 
 import logging
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
 from gaia.errors import LeaseLost, Unreachable
+from tasks.limits import counting
 from tasks.limits.protocols import ConcurrencyLimiter, Lease, Refused, Slots
 from tasks.scope import Clock
 
@@ -66,6 +67,7 @@ class _Stack:
     idle: list[Held] = field(default_factory=list)
     size: int = 0
     taken_at: float = -inf
+    lent: int = 0
     is_crowded: bool = False
     closed_until: float = -inf
     refused: Refused | None = None
@@ -85,6 +87,16 @@ class Renewal:
         self._wakes_at = 0.0
         self._thread: threading.Thread | None = None
         self._closed = False
+        counting.track(self)
+
+    def lent(self) -> Counter[str]:
+        """Give how many slots of each kind of level are in use."""
+        found: Counter[str] = Counter()
+        with self._changed:
+            for slots, stack in self._stacks.items():
+                for each in slots:
+                    found[counting.level(each.name)] += stack.lent
+        return found
 
     def wanted(self, slots: tuple[Slots, ...]) -> int:
         """Give how many leases to take, if there is to be another one: more and more for whoever comes back soon."""
@@ -128,6 +140,7 @@ class Renewal:
             for each in ahead:
                 each.idle_until = now + LINGER_S
             stack.idle += ahead
+            stack.lent += 1
             self._held.update((first, *ahead))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="gaia-lease-renewal", daemon=True)
@@ -144,6 +157,7 @@ class Renewal:
                 held = stack.idle.pop()
                 if not held.is_lost and held.lease.ttl_s >= ttl_s:
                     held.idle_until = 0.0
+                    stack.lent += 1
                     return held
         return None
 
@@ -152,6 +166,7 @@ class Renewal:
         now = self._monotonic()
         with self._changed:
             stack = self._stack(held.lease.slots)
+            stack.lent = max(0, stack.lent - held.lease.recorded)
             recent = not stack.is_crowded or now - held.taken_at < HANDED_OVER_S
             if held not in self._held or self._closed:
                 keeps = False
@@ -194,7 +209,7 @@ class Renewal:
                     over += unwanted
                     stack.idle = [each for each in stack.idle if each.idle_until > now]
                     stack.size = max(1, stack.size - len(unwanted))
-                if not stack.idle and now - stack.taken_at >= FORGOTTEN_S:
+                if not stack.idle and not stack.lent and now - stack.taken_at >= FORGOTTEN_S:
                     del self._stacks[slots]
             self._held.difference_update(over)
         self._give_back(over)

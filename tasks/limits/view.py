@@ -21,6 +21,8 @@ from tasks.scope import Clock
 VIEW_S: Final = 1.0
 MOST_CIRCUITS: Final = 10_000
 
+_ANSWERS: Final = {each: metrics.CIRCUIT_ANSWERS.labels(each) for each in ("passage", "probe", "kept_out")}
+
 
 @dataclass
 class _View:
@@ -108,5 +110,5 @@ class ViewedBreaker:
     @staticmethod
     def _answer(found: Passage | Refused) -> Passage | Refused:
         answer = "kept_out" if isinstance(found, Refused) else "probe" if found.probe else "passage"
-        metrics.CIRCUIT_ANSWERS.labels(answer).inc()
+        _ANSWERS[answer].inc()
         return found
