@@ -35,9 +35,9 @@ def libcurl(url: str, at_once: int) -> Run:
     def one() -> Transfer:
         sent = outgoing.first(api.Request(url=url), "bench")
         return Transfer(
-            sent=sent, fields=sent.headers, addresses=("127.0.0.1",), verify=True, timeout_s=30.0, connect_timeout_s=5.0,
-            limit_bytes=8 << 20, follows=True, operation="api.request_many", whole_timeout_s=30.0, done=done.put,
-            budget=budget,
+            sent=sent, fields=sent.headers, addresses=("127.0.0.1",), verify=True, timeout_s=30.0,
+            connect_timeout_s=5.0, limit_bytes=8 << 20, follows=True, operation="api.request_many",
+            whole_timeout_s=30.0, done=done.put, budget=budget,
         )  # fmt: skip
 
     def run(times: int) -> None:
@@ -59,7 +59,7 @@ def libcurl(url: str, at_once: int) -> Run:
 
 
 def aiohttp(url: str, at_once: int) -> Run:
-    """aiohttp as it comes, on the event loop of the standard library; judged by nobody."""
+    """Measure aiohttp as it comes, on the event loop of the standard library; judged by nobody."""
     import asyncio
 
     return _aiohttp(url, at_once, asyncio.Runner())

@@ -1,7 +1,7 @@
 """Sends 1000 requests a second to one host: `python paced.py single|many REDIS_URL URL SECONDS`.
 
-The service itself in this process, with limits over Redis and no queue, so that whatever Redis hears is of limits. After
-a second of warm-up it waits for a line, measures, and tells how many it sent.
+The service itself in this process, with limits over Redis and no queue, so that whatever Redis hears is of limits.
+After a second of warm-up it waits for a line, measures, and tells how many it sent.
 """
 
 import json

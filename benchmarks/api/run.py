@@ -2,15 +2,14 @@
 
     .venv/bin/python benchmarks/api/run.py [--only server,engines,many,single,calls] [--rounds N] [--short]
 
-`server`: what the server is able to answer, to bare sockets. `engines`: libcurl's multi interface, which the bulk engine
-is, beside aiohttp, without a queue. `many` and `single`: through the queue end to end, one worker process. `calls`: Redis
-calls a request for limits. Contenders take turns within each round; a cell is the median, from the least to the most.
-Nothing is asserted, but an answer that is missing or wrong ends the run.
+`server`: what the server is able to answer, to bare sockets. `engines`: libcurl's multi interface, which the bulk
+engine is, beside aiohttp, without a queue. `many` and `single`: through the queue end to end, one worker process.
+`calls`: Redis calls a request for limits. Contenders take turns within each round; a cell is the median, from the
+least to the most. Nothing is asserted, but an answer that is missing or wrong ends the run.
 """
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -331,11 +330,12 @@ def main() -> None:
     print(json.dumps(machine()))
     with tempfile.TemporaryDirectory() as directory, server(Path(directory)) as url, site() as place:
         here = Place(url, place, Path(directory))
+        engines = ("libcurl", "aiohttp", "aiohttp_uvloop")
         groups: dict[str, tuple[str, dict[str, Callable[[], Figures]]]] = {
             "server": ("Bare sockets, 1000 at once", _engines(place, 40_000 // part, "loop")),
-            "engines": ("Engines without a queue, 1000 at once", _engines(place, 20_000 // part, "libcurl", "aiohttp", "aiohttp_uvloop")),
+            "engines": ("Engines without a queue, 1000 at once", _engines(place, 20_000 // part, *engines)),
             "many": ("Messages of 1000 requests through the queue", _through(here, MANY, 20_000 // part)),
-            "single": (f"One request a message through the queue, {THREADS} threads", _through(here, SINGLE, 5_000 // part)),
+            "single": (f"One request a message, {THREADS} threads", _through(here, SINGLE, 5_000 // part)),
         }  # fmt: skip
         for name, (title, rows) in groups.items():
             if name in only:

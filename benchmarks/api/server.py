@@ -27,7 +27,7 @@ class Server:
         """Listen on a free port of loopback."""
         self._pause_s = pause_s
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
-        self._listener.setblocking(False)
+        self._listener.settimeout(0.0)
         self._poll = select.epoll()
         self._poll.register(self._listener, select.EPOLLIN)
         self._open: dict[int, socket.socket] = {}
@@ -53,7 +53,7 @@ class Server:
         with contextlib.suppress(BlockingIOError):
             while True:
                 sock, _ = self._listener.accept()
-                sock.setblocking(False)
+                sock.settimeout(0.0)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._open[sock.fileno()] = sock
                 self._poll.register(sock, select.EPOLLIN)

@@ -263,7 +263,7 @@ class _Loop:
 
 
 def _hand_out(ended: Sequence[Transfer]) -> None:
-    """Hand all that ended to whoever waits for them, each once: a waker for each transfer would cost a switch of threads."""
+    """Hand all that ended to whoever waits for them, together: each word to another thread costs a switch."""
     waiting: dict[Callable[[list[Transfer]], None], list[Transfer]] = defaultdict(list)
     for each in ended:
         waiting[each.done].append(each)

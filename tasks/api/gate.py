@@ -1,8 +1,9 @@
 """The limits of the cluster, as requests meet them.
 
-Every exchange asks for: passage through the host's circuit (or the host's word when to come back), the rates, a slot of
-each level that limits what is under way, connections to the host among them. With Redis away all of them fail open: a
-request that its owner wants sent is not held up by the loss of a counter, and the outage is in `gaia_limits_away_total`.
+Every exchange asks for: passage through the host's circuit (or the host's word when to come back), the rates, a slot
+of each level that limits what is under way, connections to the host among them. With Redis away all of them fail
+open: a request that its owner wants sent is not held up by the loss of a counter, and the outage is in
+`gaia_limits_away_total`.
 """
 
 from collections.abc import Iterator
@@ -90,6 +91,7 @@ class Gate:
             raise
         finally:
             self.done(found, failure)
+            del failure  # it holds this frame, and whatever body was read: no cycle for the collector to find
 
     def ask(self, names: tuple[str, ...], host: str) -> Passing | Refused:
         """Ask for leave without waiting; give it, or who refuses, and for how long it is in vain to ask again."""

@@ -1,5 +1,8 @@
 """The `api` queue's door: contracts to service methods."""
 
+import gc
+from typing import Final
+
 from config.settings import load
 from gaia.contracts import api
 from gaia.store.connection import connect
@@ -13,10 +16,15 @@ from tasks.wiring import handles, once
 
 limits = once(cluster.limits)
 
+YOUNG_OBJECTS: Final = 5000
+"""A batch of a thousand requests makes tens of thousands of objects and hardly a cycle among them. Python's own
+threshold of 700 has the collector look through them so often that it takes a tenth of the worker's CPU."""
+
 
 @once
 def service() -> ApiService:
     """Build the service of this process."""
+    gc.set_threshold(max(YOUNG_OBJECTS, gc.get_threshold()[0]))
     settings = load()
     return ApiService(
         settings=settings.api,

@@ -40,7 +40,7 @@ class _Socket:
 
 @dataclass(frozen=True)
 class Pace:
-    """Bandwidth for a body: `leased` gives up to so many bytes at once, `starved` is told of one that waits for more."""
+    """Bandwidth for a body: `leased` gives up to so many bytes at once, `starved` hears of one that waits for more."""
 
     leased: Callable[[int], int]
     starved: Callable[["Starved"], None]

@@ -75,7 +75,7 @@ class Policy:
         )
 
     def sending(self, names: tuple[str, ...], host: str) -> tuple[Slots, ...]:
-        """Give what bounds the requests under way to a host: connections, and the concurrency that is set for `names`."""
+        """Give what bounds requests under way to a host: connections, and the concurrency that is set for `names`."""
         return _remembered(self._sending, (host, names), lambda: self._of_sending(names, host))
 
     def _of_sending(self, names: tuple[str, ...], host: str) -> tuple[Slots, ...]:

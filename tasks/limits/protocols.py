@@ -155,8 +155,10 @@ class ConcurrencyLimiter(Protocol):
     def acquire_many(
         self, slots: Sequence[Slots], many: int, *, ttl_s: float = LEASE_TTL_S, if_away: Away
     ) -> list[Lease] | Refused:
-        """Take up to `many` leases (at least 1) of the same levels in one step: one, or as many as are a fourth of what
-        is free. All of them say the same in `used`: what the levels have with all of them.
+        """Take up to `many` leases (at least 1) of the same levels in one step.
+
+        It gives one, or as many as are a fourth of what is free. All of them say the same in `used`: what the levels
+        have with all of them.
 
         Raises:
             Unreachable: as `acquire`.
@@ -175,7 +177,7 @@ class ConcurrencyLimiter(Protocol):
         ...
 
     def release_many(self, leases: Sequence[Lease]) -> int:
-        """Give the slots of leases of the same levels back, in one step; give how many of them were held, as `release`."""
+        """Give the slots of leases of the same levels back, in one step; give how many were held, as `release`."""
         ...
 
     def renew(self, lease: Lease) -> None:

@@ -3,8 +3,6 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 from tasks.limits.protocols import Admitted, Away, Bucket, Passage, Refused, Rules, State
 from tests.support.limits import Limiting
 

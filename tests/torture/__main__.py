@@ -1,4 +1,4 @@
-"""The commands: `python -m tests.torture race [--calls N]`, `crash [--writes N] [--kills N]`, `limits [--seconds S]`."""
+"""The commands: `python -m tests.torture race [--calls N]`, `crash [--writes N --kills N]`, `limits [--seconds N]`."""
 
 import argparse
 import sys

@@ -5,6 +5,7 @@ more than rate * time + burst; and a host that is down gets one probe in each ha
 """
 
 import asyncio
+import itertools
 import json
 import threading
 import time
@@ -163,7 +164,7 @@ def _failures(pendings: Sequence[Pending[api.Outcomes]], seconds: float) -> Coun
 def _count(found: Kept, arrivals: list[float]) -> None:
     times = sorted(arrivals)
     found.arrivals, found.took_s = len(times), times[-1] - times[0]
-    found.longest_gap_s = max((late - early for early, late in zip(times, times[1:], strict=False)), default=0.0)
+    found.longest_gap_s = max((late - early for early, late in itertools.pairwise(times)), default=0.0)
     found.most_over = most_over(times, found.rate_per_s, found.burst + SPREAD_S * found.rate_per_s)
 
 
@@ -195,7 +196,7 @@ def probes(directory: Path, url: str, *, open_s: float, seconds: float, processe
                 except GaiaError:
                     continue
     times = sorted(host.arrivals)
-    gaps = [late - early for early, late in zip(times, times[1:], strict=False)]
+    gaps = [late - early for early, late in itertools.pairwise(times)]
     opened = next((index for index, gap in enumerate(gaps) if gap > open_s / 2), len(gaps))
     # Before it was known to be open, everybody who was under way arrived; the last of them after it had opened.
     found.before, found.probes, found.gaps_s = opened + 1, len(gaps) - opened, gaps[opened + 1 :]
