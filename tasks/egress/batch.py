@@ -25,7 +25,8 @@ class Batch:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self.became: dict[Key, Kept | ResolverFailed] = {}
-        self.fresh: dict[Key, Found] = {}
+        self.fresh: dict[Key, tuple[Found, float]] = {}
+        """What servers said, and when by monotonic time."""
         self._left = len(flights)
         if not flights:
             self._over.set()
@@ -45,7 +46,7 @@ class Batch:
     def answered(self, key: Key, outcome: Outcome) -> None:
         """End a flight by what servers said, which may be shared."""
         if isinstance(outcome, Found):
-            self.fresh[key] = outcome
+            self.fresh[key] = outcome, time.monotonic()
         self.landed(key, outcome)
 
     def wait(self, others: Mapping[Key, Flight], ends_at: float, cancelled: CancelToken) -> None:
@@ -60,10 +61,15 @@ class Batch:
                     with self._lock:
                         self.became[key] = found
 
-    def so_far(self) -> tuple[dict[Key, Kept | ResolverFailed], dict[Key, Found]]:
-        """Give what became of each by now, and what servers said."""
+    def so_far(self, max_ttl_s: float) -> tuple[dict[Key, Kept | ResolverFailed], dict[Key, Found]]:
+        """Give what became of each by now, and what servers said, with what is left of its time, at most of that."""
         with self._lock:
-            return dict(self.became), dict(self.fresh)
+            became, fresh = dict(self.became), dict(self.fresh)
+        now = time.monotonic()
+        left = {
+            key: Found(found.records, min(found.ttl_s, max_ttl_s) - (now - at)) for key, (found, at) in fresh.items()
+        }
+        return became, left
 
 
 def _landed(key: Key, flight: Flight, ends_at: float) -> Kept | ResolverFailed | None:

@@ -1,5 +1,7 @@
 """Many names at once, against a real name server."""
 
+import os
+import select
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 
 from gaia.errors import NameNotFound, ResolverFailed
 from tasks.egress import bulk as bulk_module
+from tasks.egress import wire
 from tasks.egress.resolver import Answer, Resolver
 from tasks.scope import CancelToken
 from tests.support.dns import NameServer
@@ -56,6 +59,82 @@ def test_a_silent_name_costs_its_bound_and_no_other_name(name_server: NameServer
     found = many(name_server, "s.test", "a.test", timeout_s=0.5)
     assert kinds(found) == ["ResolverFailed", "Answer"]
     assert "no answer within" in str(found[0])
+
+
+def test_many_dead_names_keep_out_none_behind_them(name_server: NameServer) -> None:
+    dead = [f"d{number}.test" for number in range(600)]
+    name_server.silent.update(f"{name}." for name in dead)
+    name_server.add("a.test. 60 IN A 192.0.2.1", "b.test. 60 IN A 192.0.2.2")
+    resolver = Resolver([name_server.address])
+    resolver._bulk._try_s = 0.1
+    token = CancelToken()
+    found = finished(lambda: resolver.resolve_many([*dead, "a.test"], "A", timeout_s=120, cancelled=token))
+    until(lambda: len(name_server.asked) > 50, what="the first dead names")
+    (other,) = resolver.resolve_many(["b.test"], "A", timeout_s=30)
+    assert isinstance(other, Answer)
+    until(lambda: len(resolver.cache) == 2, what="the name behind the dead ones", timeout_s=30)
+    token.set()
+    assert kinds(found())[-1] == "Answer"
+    resolver.close()
+
+
+def test_what_a_cancelled_call_wanted_is_asked_for_no_longer(name_server: NameServer) -> None:
+    name_server.silent.add("s.test.")
+    resolver = Resolver([name_server.address])
+    token = CancelToken()
+    found = finished(lambda: resolver.resolve_many(["s.test"], "A", timeout_s=600, cancelled=token))
+    until(lambda: name_server.asked, what="the question")
+    token.set()
+    assert kinds(found()) == ["ResolverFailed"]
+    until(lambda: not resolver._flights, what="its end")
+    resolver.close()
+
+
+@pytest.mark.parametrize("broken", ["thread", "pipe", "epoll"])
+def test_a_resolver_that_cannot_start_says_so_and_starts_when_it_can(
+    name_server: NameServer, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise (RuntimeError("can't start new thread") if broken == "thread" else OSError(24, "Too many open files"))
+
+    owner, name = {"thread": (threading.Thread, "start"), "pipe": (os, "pipe2"), "epoll": (select, "epoll")}[broken]
+    name_server.add("a.test. 60 IN A 192.0.2.1")
+    resolver = Resolver([name_server.address])
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fails)
+        (found,) = resolver.resolve_many(["a.test"], "A", timeout_s=5)
+    assert "cannot start" in str(found)
+    assert kinds(resolver.resolve_many(["a.test"], "A", timeout_s=5)) == ["Answer"]
+    resolver.close()
+
+
+@pytest.mark.parametrize("place", ["_drain", "read"])
+def test_after_a_fault_in_the_thread_the_next_question_is_answered(
+    name_server: NameServer, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    name_server.add("a.test. 60 IN A 192.0.2.1")
+    resolver = Resolver([name_server.address])
+    with monkeypatch.context() as patch:
+        patch.setattr({"_drain": resolver._bulk, "read": wire}[place], place, fails)
+        (found,) = resolver.resolve_many(["a.test"], "A", timeout_s=5)
+    assert "ZeroDivisionError" in str(found)
+    assert kinds(resolver.resolve_many(["a.test"], "A", timeout_s=5)) == ["Answer"]
+    resolver.close()
+
+
+def test_a_fault_beside_the_thread_is_a_failure_too(name_server: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    resolver = Resolver([name_server.address])
+    monkeypatch.setattr(resolver._stub, "ask", fails)
+    (found,) = resolver.resolve_many(["single"], "A", timeout_s=5)
+    assert "ZeroDivisionError" in str(found)
+    assert not resolver._flights
+    resolver.close()
 
 
 def test_a_lost_question_is_asked_again(name_server: NameServer) -> None:

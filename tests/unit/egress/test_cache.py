@@ -1,5 +1,7 @@
 """What is kept of names: for how long, in which order it goes, and what a flush does."""
 
+import threading
+
 import pytest
 
 from gaia.errors import NameNotFound, ResolverFailed
@@ -71,6 +73,41 @@ def test_a_stale_answer_whose_servers_fail_is_given_and_asked_for_once_a_second(
     hand.now += 30
     with pytest.raises(ResolverFailed):
         resolver.resolve("www.test", "A", timeout_s=1)
+    resolver.close()
+
+
+def test_a_silent_server_of_one_stale_name_delays_no_other(name_server: NameServer) -> None:
+    name_server.add("a.test. 10 IN A 192.0.2.1", "b.test. 10 IN A 192.0.2.2")
+    hand = Hand()
+    resolver = Resolver([name_server.address], clock=hand.clock, stale_s=30)
+    for name in ("a.test", "b.test"):
+        resolver.resolve(name, "A", timeout_s=5)
+    name_server.silent.add("a.test.")
+    hand.now += 11
+    assert resolver.resolve("a.test", "A", timeout_s=5).stale
+    until(lambda: len(name_server.asked) == 3, what="the question for a")
+    assert resolver.resolve("b.test", "A", timeout_s=5).stale
+    hand.now += 30
+    assert not resolver.resolve("b.test", "A", timeout_s=3).stale
+    resolver.close()
+
+
+def test_a_stale_answer_is_given_even_if_no_thread_can_be_started(
+    name_server: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    name_server.add("a.test. 10 IN A 192.0.2.1")
+    hand = Hand()
+    resolver = Resolver([name_server.address], clock=hand.clock, stale_s=30)
+    resolver.resolve("a.test", "A", timeout_s=5)
+    hand.now += 11
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fails)
+        assert resolver.resolve("a.test", "A", timeout_s=5).stale
+    hand.now += 30
+    assert not resolver.resolve("a.test", "A", timeout_s=5).stale
     resolver.close()
 
 
