@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from gaia.errors import ResolverFailed
 from tasks.egress.bulk import Outcome
@@ -10,6 +11,9 @@ from tasks.egress.cache import Kept, Key
 from tasks.egress.flight import Flight
 from tasks.egress.wire import Found
 from tasks.scope import CancelToken
+
+CANCEL_LOOK_S: Final = 0.1
+"""A cancel is seen after so long while another thread's flight is waited for."""
 
 Land = Callable[[Key, Flight, Outcome | BaseException, int], Kept | None]
 
@@ -54,9 +58,7 @@ class Batch:
         with cancelled.calling(self._over.set):
             self._over.wait(max(0.0, ends_at - time.monotonic()))
             for key, flight in others.items():
-                if cancelled.is_set():
-                    return
-                found = _landed(key, flight, ends_at)
+                found = _landed(key, flight, ends_at, cancelled)
                 if found is not None:
                     with self._lock:
                         self.became[key] = found
@@ -72,10 +74,13 @@ class Batch:
         return became, left
 
 
-def _landed(key: Key, flight: Flight, ends_at: float) -> Kept | ResolverFailed | None:
+def _landed(key: Key, flight: Flight, ends_at: float, cancelled: CancelToken) -> Kept | ResolverFailed | None:
     """Give what another thread's flight brought by then, None for nothing."""
     try:
-        return flight.result(max(0.0, ends_at - time.monotonic()))
+        while not flight.wait(min(CANCEL_LOOK_S, max(0.0, ends_at - time.monotonic()))):
+            if cancelled.is_set() or time.monotonic() >= ends_at:
+                return None
+        return flight.result(0.0)
     except TimeoutError:
         return None
     except ResolverFailed as failure:

@@ -5,8 +5,8 @@ than a datagram each way (a truncated answer, a server that knows no EDNS) is as
 threads.
 
 Against forged answers (RFC 5452): random identifiers, sockets that are connected, so that the kernel drops what comes
-from elsewhere, several of them with ports of the kernel's choice, each replaced after `SOCKET_LIFE` questions; and an
-answer has to repeat the question.
+from elsewhere, several of them with ports of the kernel's choice, each replaced after `SOCKET_LIFE` questions or
+`SOCKET_AGE_S`; and an answer has to repeat the question.
 """
 
 import heapq
@@ -43,6 +43,8 @@ LATE_PART: Final = 4
 out those behind them."""
 SOCKETS: Final = 8
 SOCKET_LIFE: Final = 2000
+SOCKET_AGE_S: Final = 10.0
+"""How long a socket is used, so that nobody has the time to find its port out."""
 AGAIN_THREADS: Final = 8
 AGAIN_S: Final = 10.0
 """How long one of these may take."""
@@ -104,6 +106,7 @@ class Bulk:
         """Since the window was narrowed last."""
         self._load: dict[int, int] = {}
         self._sent: dict[int, int] = {}
+        self._old_at: dict[int, float] = {}
         self._due: list[tuple[float, int, _Asked, int]] = []
 
     def ask(self, keys: Iterable[Key], ends_at: float, done: Done) -> Callable[[], None]:
@@ -245,7 +248,7 @@ class Bulk:
         self._send(asked)
 
     def _send_to(self, server: Server, asked: _Asked, now: float) -> None:
-        sock = self._socket(server)
+        sock = self._socket(server, now)
         number = sock.fileno()
         place = (number, self._identifier())
         while place in self._out:
@@ -260,19 +263,21 @@ class Bulk:
         due_at = min(now + patience_s, asked.ends_at)
         heapq.heappush(self._due, (due_at, next(self._order), asked, asked.tries))
 
-    def _socket(self, server: Server) -> socket.socket:
+    def _socket(self, server: Server, now: float) -> socket.socket:
         """Give one of the server's sockets, in turns."""
         lane = self._lanes.setdefault(server, [])
         if len(lane) < SOCKETS:
-            return self._opened(server, lane)
+            return self._opened(server, lane, now)
         sock = lane.pop(0)
-        if self._sent[sock.fileno()] >= SOCKET_LIFE:
+        number = sock.fileno()
+        if self._sent[number] >= SOCKET_LIFE or now >= self._old_at[number]:
+            self._sent[number] = SOCKET_LIFE
             self._retire(sock)
-            return self._opened(server, lane)
+            return self._opened(server, lane, now)
         lane.append(sock)
         return sock
 
-    def _opened(self, server: Server, lane: list[socket.socket]) -> socket.socket:
+    def _opened(self, server: Server, lane: list[socket.socket], now: float) -> socket.socket:
         sock = socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET, socket.SOCK_DGRAM)
         try:
             sock.settimeout(0.0)
@@ -283,6 +288,7 @@ class Bulk:
         self._poller.register(sock.fileno(), select.EPOLLIN)
         self._sockets[sock.fileno()] = sock
         self._load[sock.fileno()] = self._sent[sock.fileno()] = 0
+        self._old_at[sock.fileno()] = now + SOCKET_AGE_S
         lane.append(sock)
         return sock
 
@@ -291,7 +297,7 @@ class Bulk:
         number = sock.fileno()
         if not self._load[number]:
             self._poller.unregister(number)
-            del self._sockets[number], self._load[number], self._sent[number]
+            del self._sockets[number], self._load[number], self._sent[number], self._old_at[number]
             sock.close()
 
     def _identifier(self) -> int:

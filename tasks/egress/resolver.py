@@ -329,10 +329,25 @@ class Resolver:
         self, wanted: Sequence[Key], ends_at: float, cancelled: CancelToken | None
     ) -> Mapping[Key, Kept | ResolverFailed]:
         """Ask for many; give what was there by then."""
+        token = cancelled or CancelToken()
+        landed: dict[Key, Kept | ResolverFailed] = {}
+        missing = list(dict.fromkeys(wanted))
+        while missing:
+            ours, others = self._boarded(missing, landed)
+            landed |= self._fly(ours, others, ends_at, token)
+            if token.is_set() or time.monotonic() >= ends_at:
+                break
+            # Whoever flew them had less time than we, or was cancelled: then it is our turn.
+            missing = [key for key in others if key not in landed]
+        return landed
+
+    def _boarded(
+        self, keys: Sequence[Key], landed: dict[Key, Kept | ResolverFailed]
+    ) -> tuple[dict[Key, Flight], dict[Key, Flight]]:
+        """Give the flights that are ours to fly, and those of others; enter what is known by now."""
         ours: dict[Key, Flight] = {}
         others: dict[Key, Flight] = {}
-        landed: dict[Key, Kept | ResolverFailed] = {}
-        for key in dict.fromkeys(wanted):
+        for key in keys:
             flight, leads = self._board(key)
             kept = self._cache.fresh(key) if leads else None
             if kept is not None:
@@ -341,7 +356,7 @@ class Resolver:
             else:
                 (ours if leads else others)[key] = flight
         self.tally.add("joined", len(others))
-        return {**landed, **self._fly(ours, others, ends_at, cancelled or CancelToken())}
+        return ours, others
 
     def _fly(
         self,

@@ -2,6 +2,7 @@
 
 import os
 import select
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,39 @@ def test_what_a_cancelled_call_wanted_is_asked_for_no_longer(name_server: NameSe
     resolver.close()
 
 
+def test_a_cancel_ends_the_wait_for_what_another_call_asked(name_server: NameServer) -> None:
+    name_server.silent.add("s.test.")
+    resolver = Resolver([name_server.address])
+    tokens = (CancelToken(), CancelToken())
+    first = finished(lambda: resolver.resolve_many(["s.test"], "A", timeout_s=600, cancelled=tokens[0]))
+    until(lambda: name_server.asked, what="the question")
+    second = finished(lambda: resolver.resolve_many(["s.test"], "A", timeout_s=600, cancelled=tokens[1]))
+    until(lambda: resolver.tally.counts()["joined"], what="the second call")
+    tokens[1].set()
+    assert kinds(second()) == ["ResolverFailed"]
+    tokens[0].set()
+    first()
+    resolver.close()
+
+
+def test_a_call_with_less_time_does_not_fail_the_one_that_waits_with_it(name_server: NameServer) -> None:
+    name_server.silent.add("s.test.")
+    resolver = Resolver([name_server.address])
+    resolver._bulk._try_s = 0.1
+    token = CancelToken()
+    first = finished(lambda: resolver.resolve_many(["s.test"], "A", timeout_s=600, cancelled=token))
+    until(lambda: name_server.asked, what="the question")
+    second = finished(lambda: resolver.resolve_many(["s.test"], "A", timeout_s=60))
+    until(lambda: resolver.tally.counts()["joined"], what="the second call")
+    token.set()
+    assert kinds(first()) == ["ResolverFailed"]
+    until(lambda: resolver.tally.counts()["asked"] == 2, what="the turn of the second call")
+    name_server.add("s.test. 60 IN A 192.0.2.1")
+    name_server.silent.clear()
+    assert kinds(second()) == ["Answer"]
+    resolver.close()
+
+
 @pytest.mark.parametrize("broken", ["thread", "pipe", "epoll"])
 def test_a_resolver_that_cannot_start_says_so_and_starts_when_it_can(
     name_server: NameServer, monkeypatch: pytest.MonkeyPatch, broken: str
@@ -162,6 +196,16 @@ def test_a_malformed_answer_is_a_failure(name_server: NameServer) -> None:
     assert kinds(many(name_server, "bad.test")) == ["ResolverFailed"]
 
 
+def test_what_is_no_name_and_a_loop_of_aliases_fail_alone_and_nothing_is_kept(name_server: NameServer) -> None:
+    name_server.add("one.test. 60 IN CNAME two.test.", "two.test. 60 IN CNAME one.test.", "a.test. 60 IN A 192.0.2.1")
+    resolver = Resolver([name_server.address])
+    wanted = ("x" * 64 + ".test", "a." * 127 + "test", "", "ü" * 60 + ".test", "one.test", "a.test")
+    found = resolver.resolve_many(wanted, "A", timeout_s=10)
+    assert kinds(found) == [*["NameNotFound"] * 4, "ResolverFailed", "Answer"]
+    assert len(resolver.cache) == 1
+    resolver.close()
+
+
 def test_the_next_server_is_asked_when_one_is_away(name_server: NameServer) -> None:
     name_server.add("a.test. 60 IN A 192.0.2.1")
     with NameServer() as gone:
@@ -194,6 +238,22 @@ def test_a_closed_resolver_fails_what_is_under_way_and_what_comes(name_server: N
     resolver.close()
     assert kinds(found()) == ["ResolverFailed"]
     assert kinds(resolver.resolve_many(["t.test"], "A", timeout_s=60)) == ["ResolverFailed"]
+
+
+def test_no_socket_is_used_for_long(name_server: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk_module, "SOCKET_AGE_S", 0.0)
+    names = [f"n{number}.test" for number in range(20)]
+    name_server.add(*(f"{name}. 60 IN A 192.0.2.1" for name in names))
+    resolver = Resolver([name_server.address])
+    before: list[socket.socket] = []
+    for _ in range(2):
+        resolver.flush()
+        assert {type(each) for each in resolver.resolve_many(names, "A", timeout_s=30)} == {Answer}
+        now = list(resolver._bulk._sockets.values())
+        assert not any(each is other for each in now for other in before)
+        assert len(now) <= bulk_module.SOCKETS
+        before = now
+    resolver.close()
 
 
 def test_sockets_are_replaced_after_their_life(name_server: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,9 @@ import pytest
 
 from gaia.errors import NameNotFound, ResolverFailed
 from tasks import metrics
+from tasks.egress.cache import SIZE_LIMIT_BYTES, Cache
 from tasks.egress.resolver import Resolver
+from tasks.egress.wire import Found
 from tasks.scope import Clock
 from tests.support.dns import NameServer
 from tests.support.waiting import until
@@ -176,3 +178,12 @@ def test_an_address_has_names(name_server: NameServer) -> None:
     name_server.add("1.2.0.192.in-addr.arpa. 60 IN PTR www.test.")
     resolver = Resolver([name_server.address])
     assert resolver.resolve("192.0.2.1", "PTR", timeout_s=5).records == ("www.test.",)
+
+
+def test_an_answer_that_is_too_large_is_given_and_not_kept() -> None:
+    cache = Cache(10, 300.0, 0.0, lambda: 7.0)
+    for size, kept in ((SIZE_LIMIT_BYTES, 1), (SIZE_LIMIT_BYTES + 1, 0)):
+        found = Found(("x" * size,), 60.0)
+        assert cache.keep(("a.test", "TXT"), found, cache.generation).records == found.records
+        assert len(cache) == kept
+        cache.flush()
