@@ -492,12 +492,12 @@ class CircuitOpen(Transient):
 
 @dataclass(eq=False, repr=False)
 class LeaseLost(Transient):
-    """A slot of a concurrency limit was not renewed in time; another may have it by now."""
+    """A slot of a concurrency limit is not held: it lapsed or was given back. Another may have it by now."""
 
     limit: str
 
     def __str__(self) -> str:
-        return f"the lease of {self.limit} lapsed while it was held"
+        return f"the lease of {self.limit} is not held: its time was over, or it was given back before"
 
 
 # --- of files

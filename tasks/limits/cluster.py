@@ -105,6 +105,10 @@ class Limits:
         """Ask for leave for one request, without waiting; see `RateLimiter.admit`."""
         return self._tokens.admit(self.policy.rates(names), if_away=if_away)
 
+    def take(self, names: tuple[str, ...], size_bytes: int, *, if_away: Away) -> Admitted | Refused:
+        """Ask for leave to move bytes, without waiting; see `ByteBucket.take`."""
+        return self._tokens.take(self.policy.bandwidths(names), size_bytes, if_away=if_away)
+
     def admit(self, scope: Scope, names: tuple[str, ...], *, if_away: Away) -> None:
         """Wait for leave for one request; see `levels` for the names.
 
@@ -126,10 +130,9 @@ class Limits:
         Raises:
             LimitExceeded, Cancelled, DeadlineExceeded, Unreachable: as `admit`.
         """
-        buckets = self.policy.bandwidths(names)
 
         def ask() -> Admitted | Refused:
-            return self._tokens.take(buckets, size_bytes, if_away=if_away)
+            return self.take(names, size_bytes, if_away=if_away)
 
         return leave(scope, ask, limit=f"bytes:{names[-1]}", longest_s=longest_s).tokens
 
@@ -208,9 +211,8 @@ class Limits:
             LeaseLost: it is not held at every level: it lapsed, was given back before, or was given for others.
             Unreachable: Redis did not answer.
         """
-        # Whoever names another host would free the slot of the whole cluster alone; a renewal looks at all levels.
-        self._leases.renew(lease)
-        self._leases.release(lease)
+        # Whoever names another host would free the slot of the whole cluster alone: all levels or none.
+        self._leases.end(lease)
 
     def lent(self, name: str) -> int:
         """Give how many leases a level has, `slots:api.example.com`.

@@ -108,6 +108,18 @@ class MemoryLeases:
                 self._prune(each.name, now)
             return any(each > now for each in ends)
 
+    def end(self, lease: Lease) -> None:
+        """Give the slots back, all or none."""
+        with self._lock:
+            now = self._clock.monotonic()
+            for each in lease.slots:
+                self._prune(each.name, now)
+                if lease.id not in self._held.get(each.name, ()):
+                    raise LeaseLost(each.name)
+            for each in lease.slots:
+                del self._held[each.name][lease.id]
+                self._prune(each.name, now)
+
     def held(self, name: str) -> int:
         """Give how many leases are held."""
         with self._lock:

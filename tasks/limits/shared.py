@@ -92,6 +92,12 @@ class SharedLeases:
         except Unreachable:
             return False
 
+    def end(self, lease: Lease) -> None:
+        """Give the slots back, all or none."""
+        lost: Any = self._reach.script("end", _names(lease), [lease.id])
+        if lost >= 0:
+            raise LeaseLost(lease.slots[lost].name)
+
     def held(self, name: str) -> int:
         """Give how many leases are held."""
         found: Any = self._reach.script("held", [keys.slots(name)], [])

@@ -1,5 +1,7 @@
 """Names, bandwidth and connections as a service, against a real name server on loopback."""
 
+from typing import Any
+
 import pytest
 
 from config.settings import Limits as Defaults
@@ -17,6 +19,7 @@ from gaia.errors import (
 from gaia.store.limits import Limit
 from tasks.limits.cluster import Limits
 from tasks.limits.policy import Policy
+from tasks.limits.protocols import Lease
 from tasks.scope import Clock, Scope
 from tests.support.dns import NameServer
 from tests.unit.network.conftest import Make
@@ -199,6 +202,21 @@ def test_a_lease_is_given_back_once_and_only_as_it_was_given(make: Make) -> None
     service.release_connection(network.ReleaseConnection(given), Scope.lasting())
     with pytest.raises(LeaseLost):
         service.release_connection(network.ReleaseConnection(given), Scope.lasting())
+
+
+def test_a_slot_that_a_cancelled_call_got_is_given_back(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits, scope = Limits.in_memory(Policy(Defaults(), {})), Scope.lasting()
+    lend = limits.lend
+
+    def lends(*given: Any, **named: Any) -> Lease:
+        found = lend(*given, **named)
+        scope.cancelled.set()
+        return found
+
+    monkeypatch.setattr(limits, "lend", lends)
+    with pytest.raises(Cancelled):
+        make(limits=limits).acquire_connection(network.AcquireConnection("a.test", ttl_s=86_400), scope)
+    assert limits.lent("slots:a.test") == 0
 
 
 def test_stats_tell_how_look_ups_went(name_server: NameServer, make: Make) -> None:
