@@ -181,7 +181,8 @@ class Call(_Shown, Generic[R_co]):
         """Raise `InvalidCall` unless the number is from `low` to `high`, both included; None passes."""
         value = getattr(self, field_name)
         fits = value is None or (isinstance(value, int | float) and low <= value <= high)
-        self.require(field_name, f"must be a number from {low:.10g} to {high:.10g}", holds=fits)
+        # So many digits that no number of bytes is told as 1.1e+12, and 0.1 still as 0.1.
+        self.require(field_name, f"must be a number from {low:.15g} to {high:.15g}", holds=fits)
 
     def require_text(self, field_name: str, *, limit: int = 8192, forbidden: Iterable[str] = ("\0",)) -> None:
         """Raise `InvalidCall` unless the field is a non-empty string within the limit, without those characters."""
