@@ -22,7 +22,6 @@ from gaia.contracts import files
 from gaia.contracts.files import Item
 from gaia.errors import Cancelled, DeadlineExceeded, GaiaError
 from tasks.files.drafts import Draft, Sink
-from tasks.files.faults import fault
 from tasks.files.meter import Meter
 from tasks.files.writing import Writer, publish
 from tasks.roots.roots import Roots, ours, split, translated
@@ -137,7 +136,7 @@ class Group:
         except (Cancelled, DeadlineExceeded):
             raise
         except GaiaError as error:
-            full = Item(error=fault(error))
+            full = Item(error=error)
             return [full, *([Item()] if self._stop_on_error else [full]) * (len(writes) - 1)]
         try:
             with ExitStack() as drafts:
@@ -226,7 +225,7 @@ class Group:
             raise
         except GaiaError as error:
             self._around.meter.record("write", clock.monotonic() - each.begun_s, ok=False)
-            return Item(error=fault(error))
+            return Item(error=error)
         size = each.sink.size_bytes
         self._around.meter.record("write", clock.monotonic() - each.begun_s, ok=True, written_bytes=size)
         return Item(write=files.Written(path=call.path, size_bytes=size, etag=each.sink.etag))
@@ -252,7 +251,7 @@ class Group:
             except OSError as failure:
                 failed[directory] = lambda path, failure=failure: ours(path, failure)  # type: ignore[misc]
         return [
-            Item(error=fault(failed[each.directory](each.call.path)))
+            Item(error=failed[each.directory](each.call.path))
             if _lasts(each, item) and each.directory in failed
             else item
             for each, item in zip(writes, items, strict=True)

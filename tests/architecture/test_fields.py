@@ -10,6 +10,7 @@ import pytest
 
 from gaia import codec, redaction, wire
 from gaia.contracts.base import CALLS, Call, Result
+from gaia.errors import GaiaError
 
 for queue in wire.QUEUES:
     import_module(f"gaia.contracts.{queue}")
@@ -21,7 +22,7 @@ SECRET_NAMES = re.compile(
 
 def nested(kind: Any) -> Iterator[type]:
     """Give the dataclasses that an annotation mentions, itself included, and those that these mention."""
-    if is_dataclass(kind) and isinstance(kind, type) and kind is not codec.Artifact:
+    if is_dataclass(kind) and isinstance(kind, type) and kind not in (codec.Artifact, GaiaError):
         yield kind
         hints = get_type_hints(kind)
         for each in fields(kind):
