@@ -382,7 +382,8 @@ class Bulk:
             _, _, asked, tries = heapq.heappop(self._due)
             if asked.place is not None and asked.tries == tries:
                 self._landed(asked.place)
-                self._narrow(now)
+                if not asked.late:  # what is lost twice is rather dead than lost in a crowd
+                    self._narrow(now)
                 asked.late = True
                 self._late.append(asked)
 
