@@ -112,7 +112,7 @@ class MemoryLeases:
         """Give the slots back, all or none."""
         with self._lock:
             now = self._clock.monotonic()
-            for each in lease.slots:
+            for each in reversed(lease.slots):
                 self._prune(each.name, now)
                 if lease.id not in self._held.get(each.name, ()):
                     raise LeaseLost(each.name)

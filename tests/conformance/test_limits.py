@@ -293,8 +293,9 @@ def test_a_lease_is_ended_once_and_on_every_level_or_on_none(limiting: Limiting)
     assert (limiting.leases.held("a"), limiting.leases.held("b")) == (1, 1)
     limiting.leases.end(held)
     assert (limiting.leases.held("a"), limiting.leases.held("b")) == (0, 0)
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLost) as caught:
         limiting.leases.end(held)
+    assert caught.value.limit == "b"
 
 
 def test_a_lapsed_lease_cannot_be_ended(limiting: Limiting) -> None:

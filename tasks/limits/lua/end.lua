@@ -1,9 +1,9 @@
 -- Give the slots of a lease back that is held at every level, else change nothing.
 -- KEYS  its levels   ARGV  1 lease id
--- Returns the index of the level where it is not held any more, from 0; -1 if it was held everywhere.
+-- Returns the index of the innermost level where it is not held any more, from 0; -1 if it was held everywhere.
 local now = now_us()
-for i, key in ipairs(KEYS) do
-  local lapses = redis.call('ZSCORE', key, ARGV[1])
+for i = #KEYS, 1, -1 do
+  local lapses = redis.call('ZSCORE', KEYS[i], ARGV[1])
   if not lapses or tonumber(lapses) <= now then
     return i - 1
   end

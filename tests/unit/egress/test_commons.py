@@ -9,6 +9,7 @@ import redis
 
 from gaia.errors import NameNotFound, Unreachable
 from tasks.cli.server import free_port
+from tasks.egress import commons
 from tasks.egress.resolver import Answer, Resolver
 from tasks.egress.wire import Found
 from tasks.scope import Clock
@@ -26,7 +27,9 @@ class Hand:
 
 
 @pytest.fixture
-def make() -> Iterator[Make]:
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    # A Redis on a busy machine takes longer now and then, and would be left alone for a second.
+    monkeypatch.setattr(commons, "BOUND_S", 1.0)
     with ExitStack() as stack:
 
         def made(server: NameServer, url: str, clock: Clock | None = None) -> Resolver:

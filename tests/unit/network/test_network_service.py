@@ -124,6 +124,34 @@ def test_chosen_servers_are_judged_like_any_dial(name_server: NameServer, make: 
     assert name_server.asked == []
 
 
+@pytest.mark.parametrize(
+    ("server", "error"),
+    [
+        ("[::1]:53", EgressDenied),
+        ("[::ffff:127.0.0.1]:53", EgressDenied),
+        ("[::ffff:7f00:1]:53", InvalidCall),  # not the canonical spelling
+        ("[::127.0.0.1]:53", EgressDenied),
+        ("[64:ff9b::7f00:1]:53", EgressDenied),
+        ("[2002:7f00:1::]:53", EgressDenied),
+        ("[fe80::1%lo]:53", EgressDenied),
+        ("0.0.0.0", EgressDenied),
+        ("127.1", InvalidCall),
+        ("2130706433", InvalidCall),
+        ("[::]", EgressDenied),
+        ("224.0.0.1", EgressDenied),
+        ("192.0.2.53:", InvalidCall),
+        ("192.0.2.53:0", InvalidCall),
+        ("192.0.2.53:65536", InvalidCall),
+        ("[192.0.2.53", InvalidCall),
+        ("[192.0.2.53]53", InvalidCall),
+        ("[192.0.2.53]:", InvalidCall),
+    ],
+)
+def test_no_spelling_of_an_inner_server_is_asked(make: Make, server: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        make().resolve(network.Resolve("www.test", servers=(server,), timeout_s=0.5), Scope.lasting())
+
+
 def test_many_names_have_an_outcome_each(name_server: NameServer, make: Make) -> None:
     name_server.add("a.test. 60 IN A 192.0.2.1")
     call = network.ResolveMany(names=("a.test", "none.test", "b" * 300, "", "bücher.test"))
