@@ -134,7 +134,7 @@ def test_chosen_servers_are_judged_like_any_dial(name_server: NameServer, make: 
         ("[64:ff9b::7f00:1]:53", EgressDenied),
         ("[2002:7f00:1::]:53", EgressDenied),
         ("[fe80::1%lo]:53", EgressDenied),
-        ("0.0.0.0", EgressDenied),
+        ("0.0.0.0:53", EgressDenied),
         ("127.1", InvalidCall),
         ("2130706433", InvalidCall),
         ("[::]", EgressDenied),
