@@ -49,6 +49,21 @@ CIRCUIT_ANSWERS: Final = Counter(
     "gaia_circuit_answers", "Answers of circuit breakers: passage, probe, kept_out.", ["answer"], registry=REGISTRY
 )
 
+MEMORY_BUCKETS: Final = tuple(float(1 << power) for power in range(20, 35, 2))
+
+PROGRAMS: Final = Gauge("gaia_process_active", "Programs running now, run and started.", registry=REGISTRY)
+PROGRAMS_STARTED: Final = Counter("gaia_process_started", "Programs that were started.", registry=REGISTRY)
+PROGRAMS_REFUSED: Final = Counter("gaia_process_refused", "Programs that were not started.", registry=REGISTRY)
+PROGRAMS_ENDED: Final = Counter("gaia_process_ended", "Programs that ended, by reason.", ["reason"], registry=REGISTRY)
+PROGRAM_CPU_SECONDS: Final = Counter("gaia_process_cpu_seconds", "CPU time of ended programs.", registry=REGISTRY)
+PROGRAM_OUTPUT_BYTES: Final = Counter("gaia_process_output_bytes", "Output of ended programs.", registry=REGISTRY)
+PROGRAM_PEAK_MEMORY_BYTES: Final = Histogram(
+    "gaia_process_peak_memory_bytes",
+    "The most memory that the tree of a program had.",
+    buckets=MEMORY_BUCKETS,
+    registry=REGISTRY,
+)
+
 
 class Meters(NamedTuple):
     """The metrics of one operation, looked up once: a look-up by label costs more than the count."""

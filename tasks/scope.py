@@ -35,6 +35,8 @@ class CancelToken:
         self._event = threading.Event()
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
+        self.stopping = False
+        """Whether it was the worker's end that set it, not the caller."""
 
     def is_set(self) -> bool:
         """Say whether the call was cancelled."""
@@ -44,9 +46,13 @@ class CancelToken:
         """Wait until cancelled, at most so long; say whether it was."""
         return self._event.wait(timeout_s)
 
-    def set(self) -> None:
-        """Cancel. Each callback runs once, in this thread; one that raises does not keep the rest from running."""
+    def set(self, *, stopping: bool = False) -> None:
+        """Cancel, or stop because the worker ends.
+
+        Each callback runs once, in this thread; one that raises does not keep the rest from running.
+        """
         with self._lock:
+            self.stopping = self.stopping or (stopping and not self._event.is_set())
             self._event.set()
             callbacks, self._callbacks = self._callbacks, []
         failures = []

@@ -18,7 +18,7 @@ _CODE: Final = (
 """Variables by which a loader, a shell or an interpreter runs code of the caller's: no allow list admits them."""
 
 
-def environment(call: process.Run, allowed: Collection[str], home: str) -> dict[str, str]:
+def environment(call: process.Run | process.Start, allowed: Collection[str], home: str) -> dict[str, str]:
     """Give PATH, LANG, HOME and what the caller sets: nothing of the worker's own environment.
 
     Raises:

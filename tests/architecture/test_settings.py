@@ -12,7 +12,15 @@ from config.settings import Section, Settings, read
 def test_a_section_is_frozen_and_part_of_the_settings(section: type[Section]) -> None:
     assert section.model_config["frozen"] is True
     assert section.model_config["extra"] == "forbid"
-    assert section in [field.annotation for field in Settings.model_fields.values()]
+    sections = [field.annotation for field in Settings.model_fields.values()]
+    inside = [
+        kind
+        for each in sections
+        if isinstance(each, type) and issubclass(each, Section)
+        for field in each.model_fields.values()
+        for kind in get_args(field.annotation)
+    ]
+    assert section in [*sections, *inside]
 
 
 def test_an_empty_environment_is_a_configuration() -> None:

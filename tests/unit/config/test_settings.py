@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from config.settings import Egress, Settings, SettingsError, read, split_cidr, variables
+from config.settings import Egress, Profile, Settings, SettingsError, read, split_cidr, variables
 
 VALUES: dict[str, tuple[str, Any]] = {
     "GAIA_REDIS_URL": ("rediss://:hunter22@h:6380/1", "rediss://:hunter22@h:6380/1"),
@@ -21,6 +21,10 @@ VALUES: dict[str, tuple[str, Any]] = {
     "GAIA_FILES__ROOTS": ('{"data": "/srv/data"}', {"data": Path("/srv/data")}),
     "GAIA_PROCESS__EXECUTABLES": ('["/usr/bin/git", "/opt/*"]', ("/usr/bin/git", "/opt/*")),
     "GAIA_PROCESS__ENV_ALLOWED": ("[]", ()),
+    "GAIA_PROCESS__PROFILES": ('{"small": {"memory_bytes": 1}}', {"small": Profile(memory_bytes=1)}),
+    "GAIA_PROCESS__CEILINGS": ('{"memory_bytes": 7}', {"memory_bytes": 7.0}),
+    "GAIA_PROCESS__ENFORCEMENT": ("sampled", "sampled"),
+    "GAIA_PROCESS__CGROUP": ("/sys/fs/cgroup/gaia", Path("/sys/fs/cgroup/gaia")),
     "GAIA_BROWSER__CHROMIUM": ("/usr/bin/chromium", "/usr/bin/chromium"),
     "GAIA_NETWORK__NAMESERVERS": ('["192.0.2.1"]', ("192.0.2.1",)),
     "GAIA_WORKER__LOG_LEVEL": ("DEBUG", "DEBUG"),

@@ -1,0 +1,238 @@
+"""The worker's side of its launcher: keepers made ahead, lent to a program each, and taken back.
+
+A launcher that was killed is replaced; the keepers it had made go on, for each has its own channel to the worker.
+"""
+
+import fcntl
+import json
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from gaia.contracts import process
+from gaia.errors import InvalidSetting, StartFailed
+from tasks.process.launcher import messages
+
+START_S: Final = 20.0
+"""For a launcher to say what holds, and for a keeper to be there; on an idle machine 0.05 s and 0.02 s."""
+SPARE: Final = 2
+"""Keepers made ahead of those that are needed."""
+IDLE: Final = 16
+"""Keepers that are kept for later; the rest end with their program."""
+PREFIX: Final = "gaia-process-"
+_LOCK: Final = "lock"
+_MAIN: Final = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from tasks.process.launcher.main import main; main(int(sys.argv[2]), sys.argv[3])"
+)
+_ROOT: Final = str(Path(__file__).resolve().parents[2])
+
+Shape = tuple[int | None, ...]
+
+
+class Holding(NamedTuple):
+    """How limits are held by a launcher's keepers."""
+
+    enforcement: process.Enforcement
+    pid_namespace: bool
+
+
+class Keeper:
+    """A channel to a keeper. `shape` is what its first program fixed."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        """Take the channel."""
+        self.channel = channel
+        self.shape: Shape | None = None
+
+    def close(self) -> None:
+        """Let it go: it kills what it holds, and ends."""
+        self.channel.close()
+
+
+class Keepers:
+    """The pool. Thread-safe."""
+
+    def __init__(self, *, enforcement: str, cgroup: str | None, pid_namespace: bool) -> None:
+        """Start nothing yet."""
+        self._options = {"enforcement": enforcement, "cgroup": cgroup, "pid_namespace": pid_namespace}
+        self._lock = threading.Lock()
+        self._launcher: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._directory: Path | None = None
+        self._owner: int | None = None
+        self._holding: Holding | None = None
+        self._idle: list[Keeper] = []
+        self._closed = False
+        self.made = 0
+
+    @property
+    def idle(self) -> int:
+        """Count the keepers that wait for a program."""
+        return len(self._idle)
+
+    def holding(self) -> Holding:
+        """Say how limits are held; start the launcher if there is none.
+
+        Raises:
+            StartFailed, InvalidSetting
+        """
+        with self._lock:
+            return self._ready()
+
+    def directory(self) -> Path:
+        """Give the worker's temporary directory; whoever sees the worker out removes it.
+
+        Raises:
+            StartFailed, InvalidSetting
+        """
+        with self._lock:
+            self._ready()
+            return self._directory or Path(tempfile.gettempdir())
+
+    def take(self, shape: Shape) -> Keeper:
+        """Lend a keeper for a program of that shape.
+
+        Raises:
+            StartFailed, InvalidSetting
+        """
+        with self._lock:
+            self._ready()
+            found = next((each for each in reversed(self._idle) if each.shape == shape), None)
+            found = found or next((each for each in self._idle if each.shape is None), None)
+            if found is None:
+                found = self._make()
+            else:
+                self._idle.remove(found)
+            while len(self._idle) < SPARE:
+                self._idle.append(self._make())
+        found.shape = shape
+        return found
+
+    def give_back(self, keeper: Keeper) -> None:
+        """Take back a keeper that may hold another program."""
+        with self._lock:
+            if self._closed or len(self._idle) >= IDLE:
+                keeper.close()
+            else:
+                self._idle.append(keeper)
+
+    def close(self) -> None:
+        """Let all go, and wait for the launcher to clear away; keepers that are lent end with their own channels."""
+        with self._lock:
+            self._closed = True
+            for each in self._idle:
+                each.close()
+            self._idle.clear()
+            self._end_launcher()
+            if self._directory is not None:
+                shutil.rmtree(self._directory, ignore_errors=True)
+            if self._owner is not None:
+                os.close(self._owner)
+            self._directory = self._owner = None
+
+    def _ready(self) -> Holding:
+        if self._holding is None or self._launcher is None or self._launcher.poll() is not None:
+            if self._closed:
+                raise StartFailed("the launcher", "the worker is stopping")
+            self._end_launcher()
+            self._holding = self._start()
+        return self._holding
+
+    def _start(self) -> Holding:
+        try:
+            if self._directory is None:
+                sweep_directories()
+                self._directory = Path(tempfile.mkdtemp(prefix=PREFIX))
+                self._owner = os.open(self._directory / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+                fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours, theirs = messages.pair()
+        except OSError as failure:
+            raise StartFailed("the launcher", f"no temporary directory: {failure.strerror}") from None
+        options = json.dumps({**self._options, "directory": str(self._directory)})
+        with theirs:
+            argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _MAIN, _ROOT, str(theirs.fileno()), options]
+            self._launcher = subprocess.Popen(  # noqa: S603 - our own module
+                argv,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={},
+                start_new_session=True,
+            )
+        self._control = ours
+        ours.settimeout(START_S)
+        hello = _hello(ours)
+        if "enforcement" not in hello:
+            raise StartFailed("the launcher", "it said nothing")
+        wanted = self._options["enforcement"]
+        if wanted not in ("auto", hello["enforcement"]):
+            raise InvalidSetting("GAIA_PROCESS__ENFORCEMENT", f"is {wanted}, which this machine does not permit")
+        return Holding(hello["enforcement"], hello["pid_namespace"])
+
+    def _make(self) -> Keeper:
+        ours, theirs = messages.pair()
+        try:
+            with theirs:
+                if self._control is None:
+                    raise StartFailed("the launcher", "there is none")
+                messages.send(self._control, {"keeper": 1}, [theirs.fileno()])
+        except OSError as failure:
+            ours.close()
+            raise StartFailed("the launcher", failure.strerror or "it has gone") from None
+        self.made += 1
+        return Keeper(ours)
+
+    def _end_launcher(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self._launcher is not None:
+            try:
+                self._launcher.wait(START_S)
+            except subprocess.TimeoutExpired:
+                self._launcher.kill()
+                self._launcher.wait()
+        self._control = self._launcher = self._holding = None
+
+
+def answer(keeper: Keeper, within_s: float) -> messages.Message:
+    """Wait for what a keeper says of a start; an empty message if it has gone, or says nothing in time."""
+    end = time.monotonic() + within_s
+    poll = select.poll()
+    poll.register(keeper.channel, select.POLLIN)
+    while (left_s := end - time.monotonic()) > 0:
+        if not poll.poll(left_s * 1000):
+            break
+        with suppress(OSError):
+            message = messages.receive(keeper.channel)
+            if "ready" not in message.body:
+                return message
+    return messages.Message({})
+
+
+def _hello(channel: socket.socket) -> dict[str, Any]:
+    """Take a launcher's first word; empty if it has gone, or says nothing within the channel's time-out."""
+    try:
+        return messages.receive(channel).body
+    except OSError:
+        return {}
+
+
+def sweep_directories() -> int:
+    """Remove the directories of workers that have gone without: their locks are free. Give how many."""
+    removed = 0
+    for lock in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{_LOCK}"):
+        with suppress(OSError), lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+            removed += 1
+    return removed

@@ -1,0 +1,151 @@
+"""Workers, launchers and keepers that are killed: nothing of a program outlives its worker by five seconds."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gaia.contracts import process
+from tasks.process.keepers import PREFIX, Keepers, sweep_directories
+from tasks.process.launcher import groups
+from tasks.process.service import ProcessService
+from tasks.scope import Scope
+from tests.support.cluster import ROOT
+from tests.support.waiting import until
+from tests.unit.process.modes import MODES, Mode, identify, require
+from tests.unit.process.running import Bearers, MakeService, shell
+
+WORKER = """
+import sys, threading
+from config import settings
+from gaia.contracts import process
+from tasks.process.service import ProcessService
+from tasks.roots.roots import Roots
+from tasks.runtime.identity import Identity
+from tasks.scope import Scope
+enforcement, namespace, marker, script = sys.argv[1:]
+identity = Identity("killed@here")
+given = settings.Process(executables=("/bin/sh",), enforcement=enforcement, pid_namespace=namespace == "True")
+service = ProcessService(settings=given, roots=Roots({}), own=lambda: identity)
+scope = Scope.lasting(600)
+service.start(process.Start(("/bin/sh", "-c", script)), scope)
+threading.Thread(target=service.run, args=(process.Run(("/bin/sh", "-c", script)), scope)).start()
+"""
+
+
+@pytest.fixture(params=MODES, ids=identify)
+def mode(request: pytest.FixtureRequest) -> Mode:
+    found: Mode = request.param
+    require(found)
+    return found
+
+
+@pytest.fixture
+def worker(mode: Mode, marker: str, bearers: Bearers) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process with two programs of three processes each, one of them a daemon that ignores SIGTERM."""
+    script = f"trap '' TERM; (setsid sh -c 'trap \"\" TERM HUP; sleep {marker}' &); sleep {marker}; true"
+    argv = [sys.executable, "-c", WORKER, mode.enforcement, str(mode.pid_namespace), "worker", script]
+    found = subprocess.Popen(argv, cwd=ROOT)
+    try:
+        until(lambda: len([each for each in bearers() if each.pid != found.pid]) >= 8)
+        yield found
+    finally:
+        found.kill()
+        found.wait()
+
+
+def test_a_killed_worker_leaves_no_process_no_group_and_no_directory(
+    worker: "subprocess.Popen[bytes]", bearers: Bearers
+) -> None:
+    launcher = psutil.Process(worker.pid).children()[0]
+    site = groups.name_of(worker.pid, launcher.pid)
+    worker.kill()
+    worker.wait()
+    until(lambda: bearers() == [], 5, what="the end of every program")
+    until(lambda: not launcher.is_running(), 10)
+    assert list(Path("/sys/fs/cgroup").glob(f"*/**/{site}")) == []
+
+
+def test_a_worker_and_a_launcher_killed_at_once_leave_no_process(
+    worker: "subprocess.Popen[bytes]", bearers: Bearers, mode: Mode
+) -> None:
+    launcher = psutil.Process(worker.pid).children()[0]
+    launcher.kill()
+    worker.kill()
+    worker.wait()
+    until(lambda: bearers() == [], 5, what="the end of every program")
+    until(lambda: not launcher.is_running(), 10)
+    # What is left without anybody to remove it, the next worker removes.
+    sweep_directories()
+    until(lambda: groups.sweep(None) == 0)
+    assert list(Path("/sys/fs/cgroup").glob(f"*/**/gaia-{worker.pid}-*")) == []
+
+
+def test_a_launcher_that_was_killed_is_replaced_and_its_programs_go_on(
+    make_service: MakeService, marker: str, mode: Mode
+) -> None:
+    service = make_service(**mode.options)
+    started = service.start(process.Start(("/bin/sleep", marker)), Scope.lasting(20))
+    launchers = [each for each in psutil.Process().children() if "launcher.main" in " ".join(each.cmdline())]
+    launchers[0].kill()
+    launchers[0].wait(10)
+    assert shell(service, "echo on").stdout == b"on\n"
+    assert service.status(process.Status(started.id), Scope.lasting(5)).running
+    service.kill(process.Kill(started.id), Scope.lasting(20))
+
+
+def test_keepers_are_used_again_for_programs_of_the_same_shape(service: ProcessService) -> None:
+    for _ in range(5):
+        assert shell(service, "true").exit_code == 0
+    made = service.stats(process.Stats(), Scope.lasting(20)).keepers_made
+    assert made <= 8
+    shell(service, "true", limits=process.Limits(open_files=100))
+    assert shell(service, "ulimit -n").stdout == b"1024\n"
+
+
+def test_a_mode_that_cannot_be_had_is_refused_by_name(make_service: MakeService, tmp_path: Path) -> None:
+    service = make_service(enforcement="cgroup2", cgroup=str(tmp_path / "none"))
+    report = service.health(process.Health(), Scope.lasting(20))
+    assert report.status == "unhealthy"
+    assert "GAIA_PROCESS__ENFORCEMENT" in report.findings[0]
+
+
+def test_directories_of_workers_that_have_gone_are_removed() -> None:
+    gone = Path(tempfile.mkdtemp(prefix=PREFIX))
+    (gone / "lock").touch()
+    (gone / "run-x").mkdir()
+    keepers = Keepers(enforcement="sampled", cgroup=None, pid_namespace=False)
+    try:
+        kept = keepers.directory()
+        assert sweep_directories() == 0
+        assert kept.is_dir()
+        assert not gone.exists()
+    finally:
+        keepers.close()
+    assert not kept.exists()
+
+
+def test_a_launcher_knows_only_the_standard_library() -> None:
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from tasks.process.launcher import main; "
+        "print(*sorted({name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names))"
+    )
+    argv = [sys.executable, "-I", "-S", "-c", script, str(ROOT)]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert set(said.split()) <= {"tasks", "__main__"}
+
+
+def test_no_signal_to_a_launcher_ends_it(make_service: MakeService) -> None:
+    service = make_service()
+    shell(service, "true")
+    launchers = [each for each in psutil.Process().children() if "launcher.main" in " ".join(each.cmdline())]
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(launchers[0].pid, number)
+    assert shell(service, "true").exit_code == 0
+    assert launchers[0].is_running()
