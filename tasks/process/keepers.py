@@ -24,7 +24,7 @@ from tasks.process.launcher import messages
 
 START_S: Final = 20.0
 """For a launcher to say what holds, and for a keeper to be there; on an idle machine 0.05 s and 0.02 s."""
-SPARE: Final = 2
+SPARE: Final = 4
 """Keepers made ahead of those that are needed."""
 IDLE: Final = 16
 """Keepers that are kept for later; the rest end with their program."""
@@ -107,7 +107,8 @@ class Keepers:
         """
         with self._lock:
             self._ready()
-            found = next((each for each in reversed(self._idle) if each.shape == shape), None)
+            # The one that rested longest: what the last program used of its CPU share, the next one lacks.
+            found = next((each for each in self._idle if each.shape == shape), None)
             found = found or next((each for each in self._idle if each.shape is None), None)
             if found is None:
                 found = self._make()

@@ -223,9 +223,13 @@ class Keeping:
         return held.state()
 
     def _waited(self, held: Held, timeout_s: float, scope: Scope) -> bool:
-        program = held.program
-        with program.changed, scope.cancelled.calling(lambda: _wake(program)):
-            program.changed.wait_for(lambda: program.ended or scope.cancelled.is_set(), scope.bound_s(timeout_s))
+        program, token = held.program, scope.cancelled
+        with program.changed, token.calling(lambda: _wake(program)):
+            program.changed.wait_for(lambda: program.ended or token.is_set(), scope.bound_s(timeout_s))
+            if token.stopping:
+                # The worker ends, and the program with it: that is the answer.
+                program.stop("worker_stopped", self._settings.grace_s)
+                program.changed.wait_for(lambda: program.ended, self._settings.grace_s + KILL_S)
         if not program.ended:
             scope.check()
         return program.ended

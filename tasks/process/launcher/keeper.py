@@ -26,9 +26,13 @@ LOOK_S: Final = 0.05
 """Between two looks at a tree that does something, without a group."""
 GROUP_LOOK_S: Final = 0.1
 """With a group: the kernel holds the limits, a look only finds out that it had to."""
-IDLE_LOOK_S: Final = 0.4
-IDLE_GROUP_LOOK_S: Final = 1.0
+IDLE_LOOK_S: Final = 1.0
+IDLE_GROUP_LOOK_S: Final = 2.0
 """Looks become this rare while a tree does nothing."""
+
+OWN_S: Final = 0.002
+OWN_BYTES: Final = 65_536
+"""What a keeper itself takes between two looks at most."""
 
 SWEEP_S: Final = 5.0
 """How long killed processes may take to die."""
@@ -278,14 +282,15 @@ class _Run:
         self._kill_at = end if self._kill_at is None else min(self._kill_at, end)
 
     def _look(self, now: float) -> None:
-        before = (self._cpu_s, self._peak_bytes)
+        cpu_s, peak_bytes = self._cpu_s, self._peak_bytes
         found = self._account_sample(now) if self._group is None else self._account_group()
         limits = self._request
         if limits["cpu_s"] is not None and self._cpu_s > limits["cpu_s"]:
             self._stop("cpu", limits["grace_s"])
         if found:
             self._stop(found, 0.0)
-        idle = (self._cpu_s, self._peak_bytes) == before
+        # A group's time holds this process's own, too.
+        idle = self._cpu_s - cpu_s < OWN_S and self._peak_bytes <= peak_bytes + OWN_BYTES
         most = IDLE_LOOK_S if self._group is None else IDLE_GROUP_LOOK_S
         self._look_s = min(most, 2 * self._look_s) if idle else self._look_least_s
         self._next_look = now + self._look_s

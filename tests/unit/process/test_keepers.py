@@ -104,7 +104,7 @@ def test_keepers_are_used_again_for_programs_of_the_same_shape(service: ProcessS
     for _ in range(5):
         assert shell(service, "true").exit_code == 0
     made = service.stats(process.Stats(), Scope.lasting(20)).keepers_made
-    assert made <= 8
+    assert made <= 10
     shell(service, "true", limits=process.Limits(open_files=100))
     assert shell(service, "ulimit -n").stdout == b"1024\n"
 
