@@ -46,7 +46,8 @@ def celery_options(settings: Settings) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "worker_consumer": "tasks.runtime.consumer:Consumer",
-        "worker_pool": "threads",
+        # Celery's command takes it, too, unless -P names another one.
+        "worker_pool": "tasks.runtime.pool:Pool",
         # `celery inspect` and Flower ask through it.
         "worker_enable_remote_control": True,
     }

@@ -60,6 +60,7 @@ def build(settings: Settings) -> Celery:
             keyed_artifacts=keeping.store(results, keep_s=keys.KEY_TTL_S + BODY_MARGIN_S),
             running=running,
             nodes=Nodes(broker, settings.redis_url),
+            broker=broker,
             results=results,
             results_url=result_url,
             deadline_s=settings.worker.deadline_s,
@@ -67,7 +68,12 @@ def build(settings: Settings) -> Celery:
         ),
     )
     signals.celeryd_init.connect(_require_fit, weak=False)
-    node.install(found, connect(settings.redis_url, reply_timeout_s=nodes.REPLY_TIMEOUT_S), results)
+    signals.celeryd_after_setup.connect(_require_one_process, weak=False)
+    node.install(
+        found,
+        connect(settings.redis_url, reply_timeout_s=nodes.REPLY_TIMEOUT_S),
+        connect(result_url, reply_timeout_s=nodes.REPLY_TIMEOUT_S, retries=0),
+    )
     _sweep(keeping, broker)
     stopping.install(running, wiring.close_services, settings.worker.grace_s)
     signals.setup_logging.connect(lambda **_: logs.configure(settings.worker.log_level), weak=False)
@@ -80,6 +86,12 @@ def _require_fit(**_: Any) -> None:
         probe.require_fit()
     except probe.Unfit as failure:
         sys.exit(f"gaia: {failure}")
+
+
+def _require_one_process(instance: Any, **_: Any) -> None:
+    """Refuse a pool of processes: they know nothing of the leases, and a result is stored by who has the lease."""
+    if instance.pool_cls.__module__ == "celery.concurrency.prefork":
+        sys.exit("gaia: a pool of processes cannot be used; start more workers, or use -P threads or -P solo")
 
 
 def _keeping(settings: Settings) -> Keeping:

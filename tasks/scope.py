@@ -30,9 +30,13 @@ class Clock:
 class CancelToken:
     """Set once, from any thread; runs the callbacks registered by whoever must be woken."""
 
+    __slots__ = ("_callbacks", "_event", "_lock", "_set", "stopping")
+
     def __init__(self) -> None:
         """Start unset."""
-        self._event = threading.Event()
+        self._set = False
+        # Made by the first that waits: most calls never do, and making one costs as much as the rest of a short call.
+        self._event: threading.Event | None = None
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
         self.stopping = False
@@ -40,11 +44,15 @@ class CancelToken:
 
     def is_set(self) -> bool:
         """Say whether the call was cancelled."""
-        return self._event.is_set()
+        return self._set
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until cancelled, at most so long; say whether it was."""
-        return self._event.wait(timeout_s)
+        with self._lock:
+            if self._set:
+                return True
+            event = self._event = self._event or threading.Event()
+        return event.wait(timeout_s)
 
     def set(self, *, stopping: bool = False) -> None:
         """Cancel, or stop because the worker ends.
@@ -52,8 +60,10 @@ class CancelToken:
         Each callback runs once, in this thread; one that raises does not keep the rest from running.
         """
         with self._lock:
-            self.stopping = self.stopping or (stopping and not self._event.is_set())
-            self._event.set()
+            self.stopping = self.stopping or (stopping and not self._set)
+            self._set = True
+            if self._event is not None:
+                self._event.set()
             callbacks, self._callbacks = self._callbacks, []
         failures = []
         for callback in callbacks:
@@ -69,7 +79,7 @@ class CancelToken:
     def calling(self, callback: Callable[[], None]) -> Iterator[None]:
         """Run the callback if the call is cancelled inside the block, at once if it already was."""
         with self._lock:
-            already = self._event.is_set()
+            already = self._set
             if not already:
                 self._callbacks.append(callback)
         if already:
@@ -98,7 +108,7 @@ def _no_progress(done: float, total: float | None, note: str) -> None:
     del done, total, note
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Scope:
     """The bounds of one running call.
 

@@ -13,14 +13,15 @@ contract's policy allows, and otherwise stored; a foreign one is a defect, logge
 import functools
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from celery import Celery, Task
-from celery.exceptions import CeleryError, Ignore, Reject, Retry
+from celery.exceptions import CeleryError, Ignore, Reject, Retry, WorkerShutdown, WorkerTerminate
+from redis.exceptions import RedisError
 
 from gaia import codec, redaction, wire
 from gaia.contracts.base import Call
@@ -36,24 +37,23 @@ from gaia.errors import (
     WorkerLostTooOften,
 )
 from gaia.redaction import Scrubber
-from gaia.store import keys
-from gaia.store import progress as progress_store
+from gaia.store import history, idempotency, keys
 from gaia.store.connection import reaching
 from gaia.store.nodes import Nodes
-from gaia.store.progress import Progress
 from gaia.store.results import parse
 from tasks import metrics
 from tasks.broker.holder import holding
 from tasks.delivery.running import Running
 from tasks.runtime import identity
+from tasks.runtime.express import ENDED
 from tasks.runtime.logs import working_on
+from tasks.runtime.progress import Reporter
+from tasks.runtime.reply import Reply
 from tasks.scope import CancelToken, Clock, Later, Scope
 
 R = TypeVar("R")
 T = TypeVar("T")
 C = TypeVar("C", bound=Call[Any])
-
-PROGRESS_INTERVAL_S: Final = 0.1
 
 NEWER_PAUSE_S: Final = 5.0
 """How long a message of a newer version waits before a worker looks at it again."""
@@ -111,8 +111,11 @@ def once(build: Callable[[], T]) -> Callable[[], T]:
 
 def close_services() -> None:
     """Close every service that was built, the last first; one that fails does not keep the rest open."""
-    while _closers:
-        close = _closers.pop()
+    while True:
+        try:
+            close = _closers.pop()
+        except IndexError:
+            return  # two threads may close at a worker's end
         try:
             close()
         except Exception:
@@ -127,27 +130,12 @@ class Surroundings:
     keyed_artifacts: codec.Blobs
     running: Running
     nodes: Nodes
+    broker: Any
     results: Any
     results_url: str
     deadline_s: float
     delivery_cap: int
     clock: Clock = field(default_factory=Clock)
-
-
-class Reply:
-    """A result on its way to the store: Celery puts its repr into logs and events, so that is a redacted one."""
-
-    def __init__(self, result: object, blobs: codec.Blobs) -> None:
-        """Encode at once, so that a large body is stored, or fails to be, inside the run."""
-        self._json = codec.encode(result, blobs)
-        self._shown = redaction.show(result)
-
-    def __json__(self) -> dict[str, Any]:
-        """Give the JSON object; kombu's encoder asks for it."""
-        return self._json
-
-    def __repr__(self) -> str:
-        return self._shown
 
 
 def install(app: Celery, surroundings: Surroundings) -> None:
@@ -157,8 +145,19 @@ def install(app: Celery, surroundings: Surroundings) -> None:
 
 
 def _operation(name: str, handler: Handler, surroundings: Surroundings) -> "Task[Any, Any]":
+    meters = metrics.meters(name)
+
     def run(self: "Task[Any, Any]", *args: object, **fields: object) -> Reply:
-        return Run(self, handler, surroundings, fields).outcome(args)
+        told = vars(self.request)
+        if (ended := told.get(ENDED)) is not None:
+            return _again(ended)
+        properties = told.get("properties") or {}
+        return Run(self, handler, surroundings, meters, fields, told, properties).outcome(args)
+
+    def perform(
+        self: "Task[Any, Any]", headers: Mapping[str, Any], properties: Mapping[str, Any], fields: Mapping[str, object]
+    ) -> Reply:
+        return Run(self, handler, surroundings, meters, fields, headers, properties).outcome(())
 
     # Celery makes one task object a class, so each operation is a class of its own.
     kind = type(
@@ -167,6 +166,7 @@ def _operation(name: str, handler: Handler, surroundings: Surroundings) -> "Task
         {
             "name": name,
             "run": run,
+            "perform": perform,
             "Request": "tasks.runtime.request:RedactedRequest",
             "typing": False,
             "throws": (GaiaError,),
@@ -180,50 +180,70 @@ def _operation(name: str, handler: Handler, surroundings: Surroundings) -> "Task
     return task
 
 
+def _again(ended: Any) -> Reply:
+    """End a run for Celery's tracer as it has ended by express."""
+    if isinstance(ended, BaseException):
+        raise ended
+    reply: Reply = ended
+    return reply
+
+
 class Run:
     """One run of one call."""
 
     def __init__(
-        self, task: "Task[Any, Any]", handler: Handler, around: Surroundings, fields: Mapping[str, object]
+        self,
+        task: "Task[Any, Any]",
+        handler: Handler,
+        around: Surroundings,
+        meters: metrics.Meters,
+        fields: Mapping[str, object],
+        told: Mapping[str, Any],
+        properties: Mapping[str, Any],
     ) -> None:
-        """Take what Celery hands over; nothing is checked yet."""
+        """Take the message: its fields, what its headers told, and its properties. Nothing is checked yet."""
         self.task = task
         self.handler = handler
         self.around = around
+        self.meters = meters
         self.fields = fields
+        self.told = told
+        self.properties = properties
         self.operation = handler.contract.OPERATION
-        self.id = str(task.request.id)
-        properties = task.request.properties or {}
-        self.tag = str(properties.get("delivery_tag", ""))
+        self.id = str(told.get("id"))
+        self.header: object = told.get(wire.HEADER)
         self.lost_leases = int(properties.get("gaia_lost", 0))
-        self.marked = bool(properties.get("gaia_cancelled"))
-        self.fetched_at: float | None = properties.get("gaia_at")
-        self.meters = metrics.meters(self.operation)
         self.call: Call[Any] | None = None
         self.scope: Scope | None = None
 
-    @functools.cached_property
-    def scrub(self) -> Scrubber:
-        """Strikes this call's secrets; made only when there is a text to strike them from."""
-        return Scrubber(redaction.secrets_of(self.handler.contract, self.fields))
+    @property
+    def tag(self) -> str:
+        """The message's delivery tag."""
+        return str(self.properties.get("delivery_tag", ""))
 
-    def struck(self, text: str) -> str:
+    def scrub(self, text: str) -> str:
         """Give a text without this call's secrets."""
-        return self.scrub(text)
+        return self._scrubber(text)
+
+    @functools.cached_property
+    def _scrubber(self) -> Scrubber:
+        # Made only when there is a text to strike secrets from.
+        return Scrubber(redaction.secrets_of(self.handler.contract, self.fields))
 
     def outcome(self, args: tuple[object, ...]) -> Reply:
         """Perform the call; give its reply or raise what Celery is to make of it."""
-        started = self.around.clock.monotonic()
+        meters, monotonic = self.meters, self.around.clock.monotonic
+        started = monotonic()
         ended = "error"
+        meters.running.inc()
         try:
-            with (
-                working_on(self.operation, self.id, self.scrub),
-                metrics.RUNNING.labels(self.operation).track_inprogress(),
-            ):
+            with working_on(self.operation, self.id, self.scrub):
                 reply = self._guarded(args)
             ended = "ok"
+            self._settle_key()
         except GaiaError as error:
             metrics.ERRORS.labels(self.operation, type(error).__name__).inc()
+            self._settle_key()
             raise
         except Reject:
             ended = "handed_back"
@@ -234,42 +254,47 @@ class Run:
         else:
             return reply
         finally:
-            self.meters.ended[ended].inc()
-            self.meters.run_seconds.observe(self.around.clock.monotonic() - started)
+            meters.running.dec()
+            meters.ended[ended].inc()
+            meters.run_seconds.observe(monotonic() - started)
 
     def _guarded(self, args: tuple[object, ...]) -> Reply:
         """Perform the call; let no foreign error and no secret out."""
-        with self.around.running.entered(self.id, marked=self.marked, fetched_at=self.fetched_at) as cancelled:
+        properties, running = self.properties, self.around.running
+        marked, fetched_at = bool(properties.get("gaia_cancelled")), properties.get("gaia_at")
+        cancelled = running.enter(self.id, marked=marked, fetched_at=fetched_at)
+        try:
             try:
                 return self._perform(args, cancelled)
             except Later as wish:
                 self._come_back(wish.after_s)
                 failure: GaiaError = DeadlineExceeded(self.operation, 0.0)
             except NewerPayload as error:
-                if wire.times(getattr(self.task.request, wire.HEADER, None))[1] is not None:
+                if wire.times(self.header)[1] is not None:
                     self._come_back(NEWER_PAUSE_S)
                 failure = error
                 self._bury("no worker of the message's version came before its deadline", failure)
             except GaiaError as error:
                 failure = _scrubbed(error, self.scrub)
-            except CeleryError:
+            except (CeleryError, WorkerShutdown, WorkerTerminate):
                 raise
-            except Exception as error:
+            except BaseException as error:
                 log.exception("a service failed unexpectedly")
                 failure = InternalError(self.operation, type(error).__name__, self.scrub(str(error)))
             self._hand_back_if_lost()
             self._hand_back_if_stopping()
             self._retry_if_allowed(failure)
-            if self.task.request.ignore_result and not isinstance(failure, Cancelled):
+            if self.told.get("ignore_result") and not isinstance(failure, Cancelled):
                 self._bury("it failed, and its result is stored for nobody", failure)
             raise failure from None
+        finally:
+            running.leave(self.id, cancelled)
 
     def _perform(self, args: tuple[object, ...], cancelled: CancelToken) -> Reply:
         if args:
             raise InvalidCall(self.operation, "args", "must be empty: fields travel by name")
-        given = getattr(self.task.request, wire.HEADER, None)
-        self.scope = scope = self._scope(given, cancelled)
-        envelope = wire.Envelope.read(self.operation, given)
+        self.scope = scope = self._scope(self.header, cancelled)
+        envelope = wire.Envelope.read(self.operation, self.header)
         self._hand_back_if_lost()
         self._refuse_what_expired()
         self._refuse_what_keeps_killing()
@@ -302,14 +327,14 @@ class Run:
             operation=self.operation,
             ends_at=clock.monotonic() + (deadline - now),
             cancelled=cancelled,
-            report=_Reporter(self.around.results, self.id, clock),
+            report=Reporter(self.around.results, self.id, clock),
             clock=clock,
-            attempts=int(self.task.request.retries or 0) + 1,
+            attempts=int(self.told.get("retries") or 0) + 1,
         )
 
     def _refuse_what_expired(self) -> None:
         """Drop a call that expired while it was held: Celery looks at that when it is fetched, not when it starts."""
-        expires = self.task.request.expires
+        expires = self.told.get("expires")
         if isinstance(expires, str):
             moment = datetime.fromisoformat(expires)
             if (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() <= self.around.clock.wall():
@@ -317,6 +342,8 @@ class Run:
 
     def _refuse_what_keeps_killing(self) -> None:
         """Make a dead letter of a call that lost its worker too often: it may be what kills them."""
+        if self.lost_leases:
+            self._remember(f"worker {self.lost_leases} was lost")
         if self.lost_leases >= self.around.delivery_cap:
             failure = WorkerLostTooOften(self.operation, self.lost_leases)
             self._bury("its workers were lost", failure)
@@ -333,14 +360,15 @@ class Run:
     def _go_to_holder(self, call: Call[Any]) -> None:
         """Lead a call about something that lives on another worker there, and end this run."""
         holder = call.holder()
-        if holder is None or (own := identity.own()).owns(holder):
+        if holder is None or identity.own().owns(holder):
             return
-        if holder.node == own.node or not self.around.nodes.lives(holder):
+        # Of this name, too: a worker that was stopped for long may have a successor, whose calls it must not answer.
+        if not self.around.nodes.lives(holder):
             raise HolderLost(holder.format())
         queue, held = keys.own_queue(holder.node), holding(self.tag)
         if held is not None and held.move(self.tag, queue):
             raise Ignore
-        raise self.task.retry(countdown=0, queue=queue, max_retries=None, throw=False)
+        raise self._published_anew(countdown=0, queue=queue)
 
     def _hand_back_if_lost(self) -> None:
         """Give the message back, should it have come here again, if its lease was lost: this run counts for nothing."""
@@ -362,17 +390,48 @@ class Run:
         if scope.attempts < policy.attempts and call.may_retry(failure):
             pause_s = policy.pause_s(scope.attempts)
             log.info("attempt %d failed, the next is in %.3f s: %s", scope.attempts, pause_s, failure)
+            self._remember(f"attempt {scope.attempts} failed", str(failure))
             self._come_back(pause_s, retries=scope.attempts, because=failure)
 
     def _come_back(self, after_s: float, *, retries: int | None = None, because: GaiaError | None = None) -> None:
-        """Let the call wait in Redis and end this run, unless its deadline comes first."""
+        """Let the call wait in Redis and end this run, unless its deadline comes first.
+
+        Raises:
+            Cancelled: if it was cancelled meanwhile: who did that found nothing that waits.
+        """
+        if self.around.running.was_cancelled(self.id):
+            raise Cancelled(self.id) from None
         if self.scope is not None and after_s >= self.scope.remaining_s():
             return
         holder = holding(self.tag)
         if holder is not None and holder.postpone(self.tag, self.around.clock.wall() + after_s, retries=retries):
             raise Retry(exc=because, when=after_s)
-        # Another transport, or a pool of processes: Celery publishes the message anew.
-        raise self.task.retry(exc=because, countdown=after_s, max_retries=None, throw=False)
+        raise self._published_anew(exc=because, countdown=after_s)
+
+    def _published_anew(self, **options: Any) -> Exception:
+        """Give what ends this run of a message that this process does not hold.
+
+        Of another transport, or in a pool of processes, Celery publishes it anew. What went by express was given back
+        meanwhile, so it is somebody else's.
+        """
+        by_express = self.task.request.called_directly
+        ends: Exception = Ignore() if by_express else self.task.retry(**options, max_retries=None, throw=False)
+        return ends
+
+    def _remember(self, what: str, error: str = "") -> None:
+        """Keep an event for the dead letter that this call may become."""
+        at, _ = wire.times(self.header)
+        left_s = 0.0 if self.scope is None else self.scope.remaining_s()
+        with suppress(RedisError, OSError):
+            event = history.Event(self.around.clock.wall(), what, error)
+            history.record(self.around.broker, self.id, event, life=at, left_s=left_s)
+
+    def _settle_key(self) -> None:
+        """Let the call's idempotency key live as long as its result, which is stored next."""
+        key = wire.key(self.header)
+        if key is not None:
+            with suppress(RedisError, OSError, UnicodeError):
+                idempotency.settle(self.around.broker, key, self.id)
 
     def _bury(self, reason: str, failure: GaiaError) -> None:
         holder = holding(self.tag)
@@ -380,26 +439,6 @@ class Run:
             holder.bury(self.tag, reason, str(failure))
 
 
-class _Reporter:
-    """Stores progress, at most ten times a second; the last word, with everything done, always."""
-
-    def __init__(self, client: Any, call_id: str, clock: Clock) -> None:
-        self._client = client
-        self._id = call_id
-        self._clock = clock
-        self._next = 0.0
-
-    def __call__(self, done: float, total: float | None, note: str) -> None:
-        now = self._clock.monotonic()
-        if now < self._next and done != total:
-            return
-        self._next = now + PROGRESS_INTERVAL_S
-        try:
-            progress_store.store(self._client, self._id, Progress(done, total, note[:200], time.time()))
-        except Exception:
-            log.debug("progress could not be stored", exc_info=True)
-
-
-def _scrubbed(error: GaiaError, scrub: Scrubber) -> GaiaError:
+def _scrubbed(error: GaiaError, scrub: Callable[[str], str]) -> GaiaError:
     """Give the same error with secrets struck from its texts."""
     return type(error)(*(scrub(each) if isinstance(each, str) else each for each in error.args))

@@ -34,14 +34,12 @@ def _celery(app: str, *options: str) -> tuple[str, ...]:
     return ("-m", "celery", "-A", app, "worker", "-P", "threads", "-c", str(THREADS), *options)
 
 
-QUIET: Final = ("--without-gossip", "--without-mingle")
-
 CONTENDERS: Final = (
     Contender("Celery", "with_celery", _celery("with_celery")),
     Contender(
         "Celery on Gaia's transport", "with_celery", _celery("with_celery"), environ={"BENCH_ENGINE": "1"}, is_ours=True
     ),
-    Contender("Gaia", "with_gaia", _celery("with_gaia", "-Q", "bench", *QUIET), is_ours=True),
+    Contender("Gaia", "with_gaia", ("-c", "import with_gaia; with_gaia.work()"), is_ours=True),
     Contender(
         "dramatiq",
         "with_dramatiq",

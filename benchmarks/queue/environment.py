@@ -20,9 +20,9 @@ ROOT: Final = Path(__file__).parents[2]
 START_S: Final = 20.0
 
 
-def venvs() -> None:
+def venvs(*names: str) -> None:
     """Make the peers' environments, or make them anew if their locks changed."""
-    for name in ("", "-redis5"):
+    for name in names:
         lock = ROOT / "benchmarks" / f"requirements{name}.lock"
         home = ROOT / f".venv-bench{name}"
         stamp, digest = home / ".lock", hashlib.sha256(lock.read_bytes()).hexdigest()

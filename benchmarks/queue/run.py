@@ -23,7 +23,7 @@ SAMPLES = 300
 def main() -> None:
     """Run what the command line asks for, print the tables and write the JSON."""
     options = _options()
-    environment.venvs()
+    environment.venvs("", "-redis5")
     samples: report.Samples = {}
     logs = Path(tempfile.mkdtemp(prefix="gaia-bench-"))
     failed = False

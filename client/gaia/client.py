@@ -10,11 +10,11 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Self, TypeVar
+from typing import Any, BinaryIO, Final, NamedTuple, Self, TypeVar
 
 import redis
 
@@ -23,7 +23,7 @@ from gaia.codec import Artifact
 from gaia.contracts.base import Call, is_unicode
 from gaia.errors import GaiaError, HolderLost, InvalidCall, KeyReused, NotConfigured
 from gaia.outcome import Outcome
-from gaia.pending import Pending, seconds
+from gaia.pending import Pending
 from gaia.sticky import HolderId
 from gaia.store import cancel as cancel_store
 from gaia.store import keys
@@ -31,11 +31,13 @@ from gaia.store.artifacts import Artifacts, Keeping, Session
 from gaia.store.bodies import Source
 from gaia.store.connection import connect, reaching, require_url, show_url
 from gaia.store.dead import DeadLetters
+from gaia.store.idempotency import kept_s
 from gaia.store.limits import Limits
 from gaia.store.nodes import Node, Nodes
 from gaia.store.queues import Queues
-from gaia.store.results import Meta, Waiter, parse
+from gaia.store.results import Meta, Waiter, end, parse
 from gaia.store.scripts import script
+from gaia.times import due_at, duration, within
 
 R = TypeVar("R")
 
@@ -46,20 +48,18 @@ KEY_LIMIT: Final = 512
 BATCH: Final = 500
 """Messages in one command of `submit_many`: what an error leaves uncertain, and how long Redis serves nobody else."""
 
-LONGEST_S: Final = 10 * 365 * 86_400
-
 BODY_MARGIN_S: Final = 3600.0
 """Large bodies outlive the deadline of their call by so much: a dead letter may be replayed."""
 
 
-@dataclass(frozen=True)
-class _Ready:
+class _Ready(NamedTuple):
     """A call that is ready to be queued."""
 
     pending: Pending[Any]
     queue_list: str
     text: str
     due_at: float | None
+    ends_at: float
     holder: HolderId | None
     bodies: Session
 
@@ -125,7 +125,7 @@ class Gaia:
             delay: Seconds or `timedelta` from now before which it does not start. It waits in Redis.
             eta: The same as a time, with its time zone.
             idempotency_key: The first call under a key is queued; a later one with the same payload gives a
-                `Pending` on the first. Kept for a day, and the result of the call with it.
+                `Pending` on the first. Kept until a day after the call has ended, as its result is.
             result: False stores no result; `get` then raises `NoResult`.
 
         Raises:
@@ -139,9 +139,9 @@ class Gaia:
             Unreachable: Redis did not answer. Whether the call was queued is then unknown; an idempotency key makes
                 it safe to submit again.
         """
-        due_at = _due_at(call, delay, eta)
-        ready = self._prepare(call, priority, deadline, expires, due_at, idempotency_key, stored=result)
-        if idempotency_key is None and due_at is None and ready.holder is None:
+        due = due_at(call, delay, eta)
+        ready = self._prepare(call, priority, deadline, expires, due, idempotency_key, stored=result)
+        if idempotency_key is None and due is None and ready.holder is None:
             with reaching(self._url):
                 self._writer().lpush(ready.queue_list, ready.text)
             return ready.pending
@@ -187,7 +187,7 @@ class Gaia:
             InvalidCall: an argument is out of bounds.
             Unreachable: Redis did not answer.
         """
-        keep_s = _within(keep)
+        keep_s = within(keep)
         if keep_s is None or keep_s < 0:
             raise InvalidCall("put", "keep", "must be a duration, in seconds or as a timedelta, below ten years")
         with reaching(self._result_url):
@@ -207,14 +207,19 @@ class Gaia:
         with reaching(self._result_url):
             return self.artifacts().open(artifact)
 
-    def cancel(self, call_id: str) -> None:
+    def cancel(self, call_id: str, *, deadline: float = 0.0) -> None:
         """Cancel a call, queued or running; see `Pending.cancel`.
+
+        Args:
+            call_id: Its id.
+            deadline: Of the call, in seconds since the epoch, if it is more than a day away.
 
         Raises:
             Unreachable: Redis did not answer.
         """
         with reaching(self._url):
-            cancel_store.request(self.broker(), call_id)
+            cancel_store.request(self.broker(), call_id, deadline=deadline)
+            cancel_store.end_waiting(self.broker(), call_id, partial(self._end, call_id))
 
     def nodes(self) -> list[Node]:
         """Give the worker processes that live, by name.
@@ -285,6 +290,10 @@ class Gaia:
 
     # --- inside
 
+    def _end(self, call_id: str, error: GaiaError, keep_s: int) -> None:
+        with self.reaching_results():
+            end(self.results(), call_id, error, ttl_s=keep_s)
+
     def _forget(self) -> None:
         """Drop what belongs to the parent process, without closing it."""
         self._lock = threading.Lock()
@@ -319,26 +328,31 @@ class Gaia:
             raise call.refuse("idempotency_key", f"must be a string of 1 to {KEY_LIMIT} characters")
         now = time.time()
         begins_at = now if due_at is None else max(now, due_at)
-        ends_at = begins_at + _duration(call, "deadline", deadline)
-        drop_at = None if expires is None else begins_at + _duration(call, "expires", expires)
-        bodies = self.artifacts(keep_s=ends_at - now + BODY_MARGIN_S).session()
+        ends_at = begins_at + duration(call, "deadline", deadline)
+        drop_at = None if expires is None else begins_at + duration(call, "expires", expires)
+        bodies = self._keeping.session(self.results, keep_s=ends_at - now + BODY_MARGIN_S)
         with reaching(self._result_url):
             fields = call.fields_json(bodies)
         call_id = message.new_id()
-        with bodies.unless_refused():
+        submitted_at = None if begins_at == now else now
+        envelope = wire.Envelope(published_at=begins_at, deadline=ends_at, key=key, submitted_at=submitted_at)
+        try:
             text = message.text_of(
                 call,
                 fields,
                 call_id=call_id,
-                envelope=wire.Envelope(published_at=begins_at, deadline=ends_at, key=key),
+                envelope=envelope,
                 priority=priority,
                 expires_at=drop_at,
                 stored=stored,
             )
+        except GaiaError:
+            bodies.discard()
+            raise
         pending = Pending(self, call_id, type(call), ends_at, stored=stored)
         holder = call.holder()
         queue = call.QUEUE if holder is None else keys.own_queue(holder.node)
-        return _Ready(pending, keys.queue_list(queue, priority), text, due_at, holder, bodies)
+        return _Ready(pending, keys.queue_list(queue, priority), text, due_at, ends_at, holder, bodies)
 
     def _submit_by_script(self, call: Call[R], ready: _Ready, key: str | None) -> Pending[R]:
         """Queue a call under a key, for later, or where its holder lives, in one step.
@@ -350,19 +364,21 @@ class Gaia:
         due = "" if ready.due_at is None else f"{ready.due_at:.6f}"
         node, boot = (ready.holder.node, ready.holder.boot) if ready.holder else ("", "")
         names = [ready.queue_list, keys.idempotency(key or ""), keys.DELAYED, keys.DELAYED_MESSAGES, keys.node(node)]
+        key_s, stored = kept_s(ready.ends_at), int(pending.stored)
         with reaching(self._url):
             held = script(self._writer(), "submit")(
-                keys=names, args=[ready.text, pending.id, due, pending.id, digest, keys.KEY_TTL_S, boot]
+                keys=names,
+                args=[ready.text, pending.id, due, pending.id, digest, key_s, boot, ready.ends_at, stored],
             )
         if not held:
             return pending
         ready.bodies.discard()
         if ready.holder is not None and len(held) == 1:
             raise HolderLost(ready.holder.format())
-        holder, payload = (bytes(each).decode() for each in held)
+        first, payload, ends_at, told = (bytes(each or b"").decode() for each in held)
         if payload != digest:
-            raise KeyReused(str(key), holder)
-        return self.pending(holder, type(call))
+            raise KeyReused(str(key), first)
+        return Pending(self, first, type(call), float(ends_at or ready.ends_at), stored=told != "0")
 
     def _submit_batch(
         self,
@@ -405,36 +421,6 @@ class Gaia:
 
 def _outcome(pending: Pending[R], error: GaiaError | None) -> Outcome[Pending[R]]:
     return Outcome(ok=True, result=pending) if error is None else Outcome(ok=False, error=error)
-
-
-def _within(given: float | timedelta) -> float | None:
-    """Give a duration as seconds; None if it is none, or ten years long."""
-    try:
-        found = seconds(given)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return found if found < LONGEST_S else None
-
-
-def _duration(call: Call[Any], name: str, given: float | timedelta) -> float:
-    found = _within(given)
-    if found is None or found <= 0:
-        raise call.refuse(name, "must be a positive duration, in seconds or as a timedelta, below ten years")
-    return found
-
-
-def _due_at(call: Call[Any], delay: float | timedelta | None, eta: datetime | None) -> float | None:
-    if delay is not None and eta is not None:
-        raise call.refuse("delay", "excludes eta")
-    if delay is not None:
-        return time.time() + _duration(call, "delay", delay)
-    if eta is None:
-        return None
-    if not isinstance(eta, datetime) or eta.tzinfo is None:
-        raise call.refuse("eta", "must be a datetime with a time zone")
-    if eta.timestamp() > time.time() + LONGEST_S:
-        raise call.refuse("eta", "must be within ten years")
-    return eta.timestamp()
 
 
 _opened: "weakref.WeakSet[Gaia]" = weakref.WeakSet()

@@ -253,9 +253,9 @@ def _fields_decoder(kind: Any, lenient: bool) -> Callable[[Any, Session | None],
     ]
 
     def run(given: Any, blobs: Session | None) -> dict[str, Any]:
-        if not isinstance(given, Mapping):
+        if type(given) is not dict and not isinstance(given, Mapping):
             raise Mismatch("", f"must be an object, got {_name(given)}")
-        found = {}
+        found: dict[str, Any] = {}
         for name, value in given.items():
             each = plan.get(name)
             if each is None:

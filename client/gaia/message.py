@@ -51,7 +51,7 @@ def text_of(
     Raises:
         PayloadTooLarge: if the fields have more than 1 MiB as JSON.
     """
-    payload = json.dumps(fields)
+    payload = json.dumps(fields) if fields else "{}"
     if len(payload) > wire.MESSAGE_LIMIT_BYTES:
         raise PayloadTooLarge(call.OPERATION, len(payload), wire.MESSAGE_LIMIT_BYTES)
     body = base64.b64encode(f"[[], {payload}, {_EMBED}]".encode()).decode("ascii")
@@ -64,7 +64,7 @@ def text_of(
         call_id,
         _origin(os.getpid()),
         "false" if stored else "true",
-        json.dumps(envelope.header()),
+        envelope.text(),
         call_id,
         call.QUEUE,
         priority,

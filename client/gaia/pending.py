@@ -40,7 +40,7 @@ class Pending(Generic[R_co]):
         self._gaia = gaia
         self._kind = kind
         self._deadline = deadline
-        self._stored = stored
+        self.stored: Final = stored
 
     def __repr__(self) -> str:
         return f"Pending({self._kind.OPERATION}, id={self.id!r})"
@@ -73,7 +73,7 @@ class Pending(Generic[R_co]):
         return self._get_async().__await__()
 
     async def _get_async(self) -> R_co:
-        if not self._stored:
+        if not self.stored:
             raise NoResult(self.id)
         wait_s = self._wait_s(None)
         waiter, began = self._gaia.waiter(), time.monotonic()
@@ -107,8 +107,14 @@ class Pending(Generic[R_co]):
             return progress_store.fetch(self._gaia.results(), self.id)
 
     def cancel(self) -> None:
-        """Cancel the call, queued or running; it then ends with `Cancelled`. One that has ended stays as it is."""
-        self._gaia.cancel(self.id)
+        """Cancel the call; it then ends with `Cancelled`. One that has ended stays as it is.
+
+        One that is delayed, or held up by a pause, ends at once; one that is queued, when a worker comes to it.
+
+        Raises:
+            Unreachable: Redis did not answer.
+        """
+        self._gaia.cancel(self.id, deadline=self._deadline)
 
     def _wait_s(self, timeout: float | timedelta | None) -> float:
         if timeout is not None:
@@ -117,7 +123,7 @@ class Pending(Generic[R_co]):
 
     def _peek(self, *, patient: bool = True) -> Meta | None:
         """Read the stored result once. A patient caller goes on waiting while Redis is away."""
-        if not self._stored:
+        if not self.stored:
             raise NoResult(self.id)
         try:
             return self._gaia.stored(self.id)

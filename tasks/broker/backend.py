@@ -5,6 +5,9 @@ them runs a call again whose result is known. Here the result waits for the ackn
 call of the next turn, checked against the lease: a holder whose lease lapsed can neither commit nor store.
 """
 
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from celery.backends.redis import RedisBackend
@@ -29,15 +32,42 @@ class Backend(RedisBackend):
         if tag and holder is not None:
             meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
             meta["task_id"] = task_id
-            key = self.get_key_for_task(task_id)
-            key = key.decode() if isinstance(key, bytes) else key
             envelope = getattr(request, wire.HEADER, None)
             keyed = isinstance(envelope, dict) and envelope.get("key") is not None
-            # The outcome under an idempotency key is kept as long as the key leads to it.
-            ttl_s = keys.KEY_TTL_S if keyed else int(self.expires or 0) or keys.KEY_TTL_S
-            if holder.result(tag, key, self.encode(meta), ttl_s):
+            if holder.result(tag, self._key(task_id), self.encode(meta), self._kept_s(keyed=keyed)):
                 return result
         if "gaia_at" in properties and not getattr(request, "chord", None):
             # It came by lease and was given back: whoever holds it now stores the result.
             return result
         return super()._store_result(task_id, result, state, traceback=traceback, request=request, **options)
+
+    def succeed(self, tag: str, headers: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
+        """Let the result of a plain message, given as its JSON object, wait for the message's commit.
+
+        The stored text is the one that Celery would write. False if the message is not held here, or if results are
+        to be stored in another form than JSON.
+        """
+        holder = holding(tag)
+        if holder is None or self.serializer != "json" or self.compression:
+            return False
+        envelope = headers.get(wire.HEADER)
+        keyed = isinstance(envelope, dict) and envelope.get("key") is not None
+        meta: dict[str, Any] = {
+            "status": "SUCCESS",
+            "result": result,
+            "traceback": None,
+            "children": [],
+            "date_done": datetime.now(UTC).isoformat(),
+        }
+        if headers.get("parent_id"):
+            meta["parent_id"] = headers["parent_id"]
+        meta["task_id"] = headers["id"]
+        return holder.result(tag, self._key(headers["id"]), json.dumps(meta), self._kept_s(keyed=keyed))
+
+    def _key(self, task_id: str) -> str:
+        key = self.get_key_for_task(task_id)
+        return key.decode() if isinstance(key, bytes) else key
+
+    def _kept_s(self, *, keyed: bool) -> int:
+        """Give how long an outcome is kept: one under an idempotency key as long as the key leads to it."""
+        return keys.KEY_TTL_S if keyed else int(self.expires or 0) or keys.KEY_TTL_S

@@ -15,7 +15,7 @@ import logging
 import select
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Final
@@ -24,12 +24,14 @@ from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import NoScriptError, ResponseError
 
+from gaia import wire
 from gaia.store import keys
-from tasks.broker.holder import Holder, holder, warn_of
+from tasks.broker.holder import Holder, holder
 from tasks.broker.keeper import LEASE_S, Commit, Keeper, held_keys, turn_arguments
 from tasks.broker.qos import QoS
 from tasks.broker.reading import due_at, flaw_of, paused_in, renewed_until
 from tasks.broker.scripts import SHARED_KEYS, TURN, TURN_SHA
+from tasks.broker.upkeep import warn_of
 from tasks.broker.wait import Wait
 
 if TYPE_CHECKING:
@@ -66,7 +68,10 @@ class Fetching(Base):
     def __init__(self, *args: Any, **options: Any) -> None:
         """Open the channel; the fetch connection is opened when something is consumed."""
         super().__init__(*args, **options)
-        self.holder: Holder = holder(self.connection.client.as_uri(include_password=True))
+        # What is held lies under the prefix, too: its keeper would look for it under another one.
+        self.holder: Holder = holder(
+            f"{self.connection.client.as_uri(include_password=True)} {self.global_keyprefix}{self.unacked_key}"
+        )
         self.handlers["BRPOP"] = self._on_readable
         self._wait = Wait()
         self._state = "idle"
@@ -81,6 +86,9 @@ class Fetching(Base):
         self._undelivered: deque[tuple[str, dict[str, Any]]] = deque()
         self._shared: Any = None
         self._shared_of: Any = None
+        self.taker: Callable[[dict[str, Any]], bool] | None = None
+        """Is offered each fetched message before kombu; what it takes, it ends at the holder, and here in `express`."""
+        self.express: set[str] = set()
         self._turn_sha: str | None = None
 
     # --- what the poller asks
@@ -103,6 +111,16 @@ class Fetching(Base):
             self._settle(empty=False)
         if self._state == "idle" and (self._want() > 0 or not self.holder.sleeps()):
             self.connection.cycle.register_fetch(self)
+
+    def commit_idle(self) -> None:
+        """Commit what ended here since the last queue was left: no turn comes any more.
+
+        A reply that is under way is read first; what it brings goes back.
+        """
+        if self._state == "turn" and time.monotonic() - self._since > REPLY_BOUND_S:
+            self._give_up(time.monotonic() - self._since)
+        if self._state != "turn" and time.monotonic() >= self._refused_until and not self.holder.sleeps():
+            self._refused_until = time.monotonic() + RECHECK_S if not self._commit() else 0.0
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Send a turn, or arm the wait after an empty one; kombu calls it with the connection registered."""
@@ -227,6 +245,7 @@ class Fetching(Base):
             return False
         # EVAL has put it into the server's cache.
         self._turn_sha = TURN_SHA
+        self.holder.arrived(self._sent)
         self._sent = []
         self._settle(empty=not found)
         self._paused = {each.decode() for each in paused}
@@ -243,7 +262,7 @@ class Fetching(Base):
         queue, name = self._names[queue_number], tag.decode()
         try:
             # Plain JSON: kombu's own reader builds what a message asks for, and raises what that raises.
-            message = json.loads(item)
+            message = json.loads(item.decode("utf-8", "surrogatepass"))
             flaw = flaw_of(message)
         except Exception:  # noqa: BLE001 - whatever is wrong with one message, the worker goes on
             message, flaw = None, "it is no JSON"
@@ -271,11 +290,17 @@ class Fetching(Base):
         if due is not None and due > now:
             # A stock producer's `countdown` or `eta`, by the clock that brings it back.
             return self.holder.postpone(name, due)
+        # One whose time is over may go on: it is refused before it runs, and its caller hears of it.
+        deadline = wire.times(headers.get(wire.HEADER))[1] if lost else None
+        if deadline is not None and deadline <= now:
+            return False
         return not self.holder.admit(name, lost) and self.holder.postpone(name, now + SUSPECT_PAUSE_S)
 
     def _deliver(self, queue: str, message: dict[str, Any]) -> None:
-        tag = message["properties"]["delivery_tag"]
         self._queue_cycle.rotate(queue)
+        if self.taker is not None and self.taker(message):
+            return
+        tag = message["properties"]["delivery_tag"]
         self.connection._deliver(message, queue)  # noqa: SLF001 - the transport's own door for its channels
         if tag not in self.qos._delivered and self.holder.holds(tag):  # noqa: SLF001 - as above
             self.holder.end(tag)  # a consumer without acknowledgements took it
@@ -297,7 +322,14 @@ class Fetching(Base):
 
     def _read_armed(self) -> int:
         connection = self.client.connection
-        if not self._wait.read_armed(connection, is_any_paused=bool(self._paused)):
+        try:
+            is_armed = self._wait.read_armed(connection, is_any_paused=bool(self._paused))
+        except ResponseError as failure:
+            # A server that a long script keeps busy, or a list that is none. Celery's loop would end by the error.
+            log.warning("the server refused a wait: %s", failure)
+            self._refused_until = time.monotonic() + RECHECK_S
+            is_armed = False
+        if not is_armed:
             self._settle(empty=False)
             return 0
         self._state, self._brpop_sent_at = "waiting", None
@@ -338,6 +370,15 @@ class Fetching(Base):
         if dropped and keeper is not None:
             keeper.give_back(dropped, where)
 
+    def give_back_waiting(self) -> None:
+        """Give back what waits for a free slot here, unless the broker is away: then its leases lapse."""
+        dropped, keeper = self.holder.drop_waiting(), self.holder.keeper
+        try:
+            if dropped and keeper is not None:
+                keeper.give_back(dropped, "next")
+        except (*self.connection_errors, ResponseError):
+            log.warning("the broker is away or refuses: what waited for a slot comes back when its leases lapse")
+
     def settle(self) -> None:
         """Take the reply that is under way, and give back what was not delivered; waits a second at most."""
         try:
@@ -364,15 +405,18 @@ class Fetching(Base):
             self._commit()
         super().close()
 
-    def _commit(self) -> None:
-        """Send the commits that wait for a turn, unless the broker is away: then over the next connection."""
+    def _commit(self) -> bool:
+        """Send the commits that wait for a turn; False if the broker is away: then over the next connection."""
         keeper = self.holder.keeper
         while keeper is not None and (commits := self.holder.take_commits()):
             try:
-                warn_of(keeper.commit(commits, self.holder.fence()))
+                refused = keeper.commit(commits, self.holder.fence())
             except (*self.connection_errors, ResponseError):
                 self.holder.put_back(commits)
-                return
+                return False
+            self.holder.arrived(commits)
+            warn_of(refused)
+        return True
 
 
 class Channel(Fetching, kombu_redis.Channel):

@@ -11,24 +11,23 @@ leases lapse and the first worker to sweep restores its messages. If it is only 
 commits are refused: somebody else holds the message by then. If it is this process that fetches such a message again
 while its old run goes on, that run goes on under the new lease: a process never runs a message twice at once.
 
-One thread a holder renews the leases, sweeps for those of the dead, and, from the beginning of the worker's end, when
-no loop takes turns any more, sends the commits.
+Its `Upkeep` is the thread that renews the leases.
 """
 
 import json
 import logging
+import os
 import secrets
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final
-
-from redis.exceptions import RedisError
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 from gaia import wire
 from tasks.broker.keeper import Commit, Keeper
+from tasks.broker.upkeep import SWEEP_S, Upkeep
 
 SHORT_S: Final = 0.05
 """Calls that run for less are fetched ahead: the next one is at hand when a slot falls free."""
@@ -36,18 +35,10 @@ SHORT_S: Final = 0.05
 SMOOTHING: Final = 0.05
 """Weight of the latest call in the moving average."""
 
-SWEEP_S: Final = 1.0
-RENEW_EVERY: Final = 2
-"""Sweeps from one renewal to the next: a third of a lease."""
-
-LEAVING_S: Final = 0.05
-"""How often the commits are sent while the worker ends."""
-
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Lease:
+class Lease(NamedTuple):
     """A held message. `until` is monotonic time: past it the lease is not renewed, since the call is overdue."""
 
     fence: str
@@ -68,15 +59,14 @@ class Holder:
         self._lock = threading.Lock()
         self._turns = 0
         self._leases: dict[str, Lease] = {}
+        self._waiting: set[str] = set()
         self._results: dict[str, tuple[str, bytes | str, int]] = {}
         self._actions: dict[str, tuple[str, str, str]] = {}
         self._commits: list[Commit] = []
+        self._under_way: dict[tuple[str, str], None] = {}
         self._suspect: str | None = None
-        self._keeper: Keeper | None = None
-        self._thread: threading.Thread | None = None
-        self._wakes = threading.Event()
+        self._upkeep: Upkeep | None = None
         self._leaving = threading.Event()
-        self._left = threading.Event()
         self._held_s = 2 * SHORT_S
         self._asleep = False
         self.wake: Callable[[], None] | None = None
@@ -114,7 +104,7 @@ class Holder:
         with self._lock:
             old = self._leases.get(tag)
             if old is not None:
-                self._leases[tag] = replace(old, fence=fence, is_lost=False)
+                self._leases[tag] = old._replace(fence=fence, is_lost=False)
                 return False
             self._leases[tag] = Lease(fence, time.monotonic(), until, message)
             return True
@@ -145,6 +135,21 @@ class Holder:
         """Say whether a run was told to stop because its lease was lost."""
         lease = self._leases.get(tag)
         return lease is not None and lease.was_told
+
+    def wait(self, tag: str) -> None:
+        """Say that a message waits for a free slot: `start` is going to be called before it runs."""
+        self._waiting.add(tag)
+
+    def start(self, tag: str) -> bool:
+        """Say that a message's run begins; False if it must not, since the message was given back."""
+        with self._lock:
+            self._waiting.discard(tag)
+            return tag in self._leases
+
+    def drop_waiting(self) -> list[tuple[str, str]]:
+        """Forget what waits for a slot, in the order in which it was fetched; give the tags and fences."""
+        with self._lock:
+            return self._drop([tag for tag in self._leases if tag in self._waiting])
 
     # --- what is to become of a message
 
@@ -190,6 +195,7 @@ class Holder:
         """Commit a message with the next turn: its result, and what else is to become of it."""
         with self._lock:
             lease = self._leases.pop(tag, None)
+            self._waiting.discard(tag)
             result = self._results.pop(tag, ("", "", 0))
             action = self._actions.pop(tag, ("", "", ""))
             if lease is None:
@@ -204,11 +210,15 @@ class Holder:
     def drop(self, tags: Iterable[str]) -> list[tuple[str, str]]:
         """Forget messages that are given back; give their tags and fences."""
         with self._lock:
-            found = [(tag, self._leases.pop(tag).fence) for tag in list(tags) if tag in self._leases]
-            for tag, _ in found:
-                self._results.pop(tag, None)
-                self._actions.pop(tag, None)
-            return found
+            return self._drop(list(tags))
+
+    def _drop(self, tags: list[str]) -> list[tuple[str, str]]:
+        found = [(tag, self._leases.pop(tag).fence) for tag in tags if tag in self._leases]
+        for tag, _ in found:
+            self._waiting.discard(tag)
+            self._results.pop(tag, None)
+            self._actions.pop(tag, None)
+        return found
 
     def held(self) -> list[str]:
         """Give the tags of what is held and not ended, the first fetched first."""
@@ -229,14 +239,25 @@ class Holder:
             return self._asleep
 
     def take_commits(self, most: int = 500) -> list[Commit]:
-        """Give the commits for a turn; `put_back` returns those that did not arrive."""
+        """Give the commits for a turn; `put_back` returns those that did not arrive, `arrived` says that they did."""
         with self._lock:
             taken, self._commits = self._commits[:most], self._commits[most:]
+            self._under_way.update(dict.fromkeys((each.tag, each.fence) for each in taken))
             return taken
+
+    def arrived(self, commits: list[Commit]) -> None:
+        """Forget commits that the server has answered."""
+        with self._lock:
+            self._forget(commits)
+
+    def _forget(self, commits: list[Commit]) -> None:
+        for each in commits:
+            self._under_way.pop((each.tag, each.fence), None)
 
     def put_back(self, commits: list[Commit]) -> None:
         """Commit again with the next turn: repeating a commit changes nothing, its fence is gone."""
         with self._lock:
+            self._forget(commits)
             self._commits = commits + self._commits
 
     # --- leases
@@ -244,27 +265,27 @@ class Holder:
     def keep(self, keeper: Keeper, *, pause_s: float = SWEEP_S) -> None:
         """Renew and sweep through this keeper from now on, in a thread; later keepers of the process are not needed."""
         with self._lock:
-            if self._thread is not None:
+            if self._upkeep is not None:
                 keeper.close()
                 return
-            self._keeper = keeper
-            self._thread = threading.Thread(target=self._live, args=(pause_s,), name="gaia-lease", daemon=True)
-            self._thread.start()
+            self._upkeep = Upkeep(self, keeper, pause_s)
+            self._upkeep.start()
 
     @property
     def is_kept(self) -> bool:
         """Say whether the thread runs."""
-        return self._thread is not None
+        return self._upkeep is not None
 
     @property
     def keeper(self) -> Keeper | None:
         """Give what the thread uses."""
-        return self._keeper
+        return None if self._upkeep is None else self._upkeep.keeper
 
     def leave(self) -> None:
         """Say that the worker begins to end: the thread sends the commits from now on. Again changes nothing."""
         self._leaving.set()
-        self._wakes.set()
+        if self._upkeep is not None:
+            self._upkeep.hurry()
 
     @property
     def is_leaving(self) -> bool:
@@ -274,101 +295,32 @@ class Holder:
     def close(self) -> None:
         """Send the last commits and give back what is held, to be fetched next; each within two seconds."""
         self.leave()
-        self._left.set()
-        self._wakes.set()
-        if self._thread is not None:
-            self._thread.join(timeout=10)
-        keeper = self._keeper
-        if keeper is None:
-            return
-        try:
-            self._send_commits(keeper)
-            dropped = self.drop(self.held())
-            if dropped:
-                keeper.give_back(dropped, "next")
-        except (RedisError, OSError) as failure:
-            log.warning(
-                "the broker is away or refuses (%s): what was held comes back when its leases lapse",
-                type(failure).__name__,
-            )
-        finally:
-            keeper.close()
+        if self._upkeep is not None:
+            self._upkeep.close()
 
-    def _live(self, pause_s: float) -> None:
-        count, due_at = 0, time.monotonic() + pause_s
-        while True:
-            rest_s = max(0.0, due_at - time.monotonic())
-            self._wakes.wait(min(rest_s, LEAVING_S) if self._leaving.is_set() else rest_s)
-            self._wakes.clear()
-            if self._left.is_set():
-                return
-            if self._leaving.is_set():
-                self._try(self._send_commits)
-            if time.monotonic() < due_at:
-                continue
-            count, due_at = count + 1, time.monotonic() + pause_s
-            if count % RENEW_EVERY == 0:
-                self._try(self._renew)
-            self._try(self._sweep)
-
-    def _try(self, step: Callable[[Keeper], None]) -> None:
-        assert self._keeper is not None  # noqa: S101 - for the type checker: set before the thread starts
-        try:
-            step(self._keeper)
-        except (RedisError, OSError) as failure:
-            log.warning("what is held could not be kept up: %s", type(failure).__name__)
-        except Exception:
-            # A thread that ended here would cost every lease of the process.
-            log.exception("the thread of the leases failed")
-
-    def _send_commits(self, keeper: Keeper) -> None:
-        while commits := self.take_commits():
-            try:
-                refused = keeper.commit(commits, self.fence())
-            except BaseException:
-                self.put_back(commits)
-                raise
-            warn_of(refused)
-
-    def _sweep(self, keeper: Keeper) -> None:
-        restored = keeper.sweep(self.suspect_from)
-        if restored:
-            log.warning("%d messages of workers that died were given back to their queues", restored)
-
-    def _renew(self, keeper: Keeper) -> None:
-        due = self._due()
-        if due:
-            fences = dict(due)
-            for tag in keeper.renew(due):
-                self._lose(tag, fences[tag])
-
-    def _lose(self, tag: str, fence: str) -> None:
-        """Tell the run of a message that somebody else may hold it by now."""
-        with self._lock:
-            lease = self._leases.get(tag)
-            if lease is None or lease.fence != fence or lease.is_lost:
-                return  # it has ended, or came here again
-            self._leases[tag] = replace(lease, is_lost=True, was_told=True)
-        log.warning("the lease of message %s was lost: somebody else may run it now", tag)
-        call_id = lease.message.get("headers", {}).get("id")
-        if self.on_lost is not None and isinstance(call_id, str):
-            self.on_lost(call_id)
-
-    def _due(self) -> list[tuple[str, str]]:
+    def due(self) -> list[tuple[str, str]]:
+        """Give the tags and fences to be renewed."""
         now = time.monotonic()
         with self._lock:
-            # What waits to be committed is renewed too: a broken connection may keep it waiting.
-            waiting = [(each.tag, each.fence) for each in self._commits]
+            # What waits to be committed is renewed too, and what was sent and not answered: the connection may be half
+            # open. Of one that has arrived meanwhile the lease is gone, and so is its entry here.
+            waiting = [*self._under_way, *((each.tag, each.fence) for each in self._commits)]
             running = [
                 (tag, lease.fence) for tag, lease in self._leases.items() if lease.until > now and not lease.is_lost
             ]
             return waiting + running
 
-
-def warn_of(refused: int) -> None:
-    """Log commits that the server refused."""
-    if refused:
-        log.warning("%d results were refused: their leases had lapsed, others run those calls", refused)
+    def lose(self, tag: str, fence: str) -> None:
+        """Tell the run of a message that somebody else may hold it by now."""
+        with self._lock:
+            lease = self._leases.get(tag)
+            if lease is None or lease.fence != fence or lease.is_lost:
+                return  # it has ended, or came here again
+            self._leases[tag] = lease._replace(is_lost=True, was_told=True)
+        log.warning("the lease of message %s was lost: somebody else may run it now", tag)
+        call_id = lease.message.get("headers", {}).get("id")
+        if self.on_lost is not None and isinstance(call_id, str):
+            self.on_lost(call_id)
 
 
 def _with_retries(message: Mapping[str, Any], retries: int) -> str:
@@ -405,6 +357,16 @@ def holder(broker: str) -> Holder:
             found = _holders[broker] = Holder()
             _process.tell(found)
         return found
+
+
+def _forget_in_child() -> None:
+    """A forked process holds nothing: what it was forked with is its parent's, and so are the fences."""
+    global _lock  # noqa: PLW0603 - another thread of the parent may have had it
+    _holders.clear()
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def holding(tag: str) -> Holder | None:

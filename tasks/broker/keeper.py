@@ -5,8 +5,7 @@ commits sent, all the same. Its replies are waited for one second: two tries fit
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import redis
 from redis.backoff import NoBackoff
@@ -23,8 +22,7 @@ RESTORED_AT_ONCE: Final = 1000
 LOST_KEPT_S: Final = 24 * 3600
 
 
-@dataclass(frozen=True)
-class Commit:
+class Commit(NamedTuple):
     """The end of a message: it leaves the held ones, and with it goes its result, both or neither."""
 
     tag: str
@@ -43,7 +41,7 @@ class Commit:
 
     def arguments(self) -> tuple[Any, ...]:
         """Give what the turn script takes."""
-        return (self.tag, self.fence, self.key, self.value, self.ttl_s, self.action, self.first, self.second)
+        return self
 
 
 def turn_arguments(want: int, queues: Sequence[str], fence: str, commits: Sequence[Commit]) -> list[Any]:
@@ -68,10 +66,11 @@ class Keeper:
         self._held = list(held)
         self._sweep = sweep
 
-    def renew(self, leases: Iterable[tuple[str, str]]) -> list[str]:
-        """Renew leases, given by tag and fence; give the tags of those that are lost."""
+    def renew(self, leases: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Renew leases, given by tag and fence; give those that are lost."""
         found = self._scripts["renew"](keys=self._held[1:], args=[part for each in leases for part in each])
-        return [each.decode() for each in found]
+        parts = [each.decode() for each in found]
+        return list(zip(parts[::2], parts[1::2], strict=True))
 
     def commit(self, commits: Sequence[Commit], fence: str) -> int:
         """Send commits without a turn; give how many were refused."""

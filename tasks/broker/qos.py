@@ -16,6 +16,17 @@ STOCK_EVERY: Final = 10
 class QoS(kombu_redis.QoS):
     """Holding and releasing messages through the process's `Holder`."""
 
+    def can_consume(self) -> bool:
+        """Say whether the prefetch limit leaves room; calls that went by express count, too."""
+        return not self.prefetch_count or self._out() < self.prefetch_count
+
+    def can_consume_max_estimate(self) -> int | None:
+        """Give how many messages the limit leaves room for, None if there is none."""
+        return max(self.prefetch_count - self._out(), 0) if self.prefetch_count else None
+
+    def _out(self) -> int:
+        return len(self._delivered) - len(self._dirty) + len(self.channel.express)
+
     def append(self, message: Any, delivery_tag: str) -> None:
         """Count a delivered message against the prefetch limit."""
         virtual.QoS.append(self, message, delivery_tag)

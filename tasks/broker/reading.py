@@ -1,8 +1,8 @@
 """What the transport has to know of a message before it hands it on."""
 
-import base64
 import time
-from collections.abc import Container, Mapping
+from binascii import a2b_base64
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -35,34 +35,43 @@ def due_at(headers: Mapping[str, Any]) -> float | None:
     return (due if due.tzinfo else due.replace(tzinfo=UTC)).timestamp()
 
 
-def paused_in(headers: Mapping[str, Any], paused: Container[str]) -> str | None:
+def paused_in(headers: Mapping[str, Any], paused: Collection[str]) -> str | None:
     """Give what keeps a fetched message from starting: its operation, or the queue that names, is paused.
 
     A paused queue is not fetched from. But its operations come by other queues, too: a node's own.
     """
+    if not paused:
+        return None
     operation = str(headers.get("task"))
     return next((each for each in (operation, operation.partition(".")[0]) if each in paused), None)
 
 
 def flaw_of(message: object) -> str | None:
     """Say what keeps JSON from being a kombu message, None if nothing does."""
-    if not isinstance(message, Mapping):
+    if not isinstance(message, dict):
         return "it is no object"
     properties = message.get("properties")
-    properties = properties if isinstance(properties, Mapping) else {}
+    properties = properties if isinstance(properties, dict) else {}
     info = properties.get("delivery_info")
     headers = message.get("headers")
-    sound = {
-        "it has no delivery tag": isinstance(properties.get("delivery_tag"), str),
-        "it has no delivery information": isinstance(info, Mapping) and {"exchange", "routing_key"} <= set(info),
-        "its body is no text": isinstance(message.get("body", ""), str),
-        "it has no headers": isinstance(headers, Mapping),
-        "its id is no text": isinstance(headers, Mapping) and isinstance(headers.get("id", ""), str),
-        "its shadow is no text": isinstance(headers, Mapping) and isinstance(headers.get("shadow") or "", str),
-        "its task is no name": isinstance(headers, Mapping) and isinstance(headers.get("task", ""), str),
-        "its body cannot be decoded": _decodes(message.get("body"), properties.get("body_encoding")),
-    }
-    return next((flaw for flaw, holds in sound.items() if not holds), None)
+    flaw = None
+    if not isinstance(properties.get("delivery_tag"), str):
+        flaw = "it has no delivery tag"
+    elif not isinstance(info, dict) or "exchange" not in info or "routing_key" not in info:
+        flaw = "it has no delivery information"
+    elif not isinstance(message.get("body", ""), str):
+        flaw = "its body is no text"
+    elif not isinstance(headers, dict):
+        flaw = "it has no headers"
+    elif not isinstance(headers.get("id", ""), str):
+        flaw = "its id is no text"
+    elif not isinstance(headers.get("shadow") or "", str):
+        flaw = "its shadow is no text"
+    elif not isinstance(headers.get("task", ""), str):
+        flaw = "its task is no name"
+    elif not _decodes(message.get("body"), properties.get("body_encoding")):
+        flaw = "its body cannot be decoded"
+    return flaw
 
 
 def _decodes(body: object, encoding: object) -> bool:
@@ -70,7 +79,7 @@ def _decodes(body: object, encoding: object) -> bool:
     if not body or not encoding or encoding == "utf-8":
         return True
     try:
-        base64.b64decode(str(body))
+        a2b_base64(str(body))
     except ValueError:
         return False
     return encoding == "base64"

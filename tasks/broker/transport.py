@@ -16,9 +16,13 @@ class Poller(kombu_redis.MultiChannelPoller):
 
     def on_poll_start(self) -> None:
         """Let every consuming channel send its next turn."""
-        for channel in list(self._channels):
+        channels = list(self._channels)
+        is_consuming = any(each.active_queues for each in channels)
+        for channel in channels:
             if channel.active_queues:
                 channel.tick()
+            elif not is_consuming and channel.holder.is_kept:
+                channel.commit_idle()
             if channel.active_fanout_queues:
                 self._register_LISTEN(channel)
 

@@ -58,7 +58,11 @@ class Wait:
         )
 
     def read_armed(self, connection: Any, *, is_any_paused: bool) -> bool:
-        """Read the answer; False if the lists are to be looked at again."""
+        """Read the answer; False if the lists are to be looked at again.
+
+        Raises:
+            ResponseError: if the server refuses the look; both answers were read then.
+        """
         if not self._is_tracking:
             connection.read_response()
             return False
@@ -70,10 +74,9 @@ class Wait:
             return False
         present = connection.read_response() > is_any_paused
         # Content that a turn does not take, of a key that is no list for one, is looked at again once, then waited on.
-        if self._is_pushed or (present and not self._fruitless):
-            self._fruitless = bool(present)
-            return False
-        return True
+        is_news = self._is_pushed or (present and not self._fruitless)
+        self._fruitless = bool(present)
+        return not is_news
 
     def found(self) -> None:
         """Say that a turn took something."""

@@ -2,14 +2,20 @@
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from typing import Final
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from gaia.errors import NotReplayable
-from gaia.store.dead import DeadLetters, Letter
+from gaia.store.dead import DeadLetters
+from tasks.cli.output import plain
 from tasks.cli.producer import connected
+
+TABLE_WIDTH: Final = 120
+"""Columns at least: an id that is cut could not be given to `show`."""
 
 
 @click.group()
@@ -26,16 +32,18 @@ def list_letters(limit: int) -> None:
     if not letters:
         click.echo("no dead letters")
         return
-    table = Table("id", "at", "queue", "operation", "reason", "bytes")
+    table = Table(Column("id", no_wrap=True), "at", "operation", Column("reason", overflow="fold"), "bytes")
     for each in letters:
-        table.add_row(each.id, _time(each), each.queue, each.operation, each.reason, str(each.size_bytes))
-    Console().print(table)
+        # Text, since what others wrote may look like rich's markup.
+        told = (each.id, _time(each.at), each.operation or each.queue, each.reason, str(each.size_bytes))
+        table.add_row(*(Text(plain(part)) for part in told))
+    Console(width=max(Console().width, TABLE_WIDTH)).print(table)
 
 
 @dead.command()
 @click.argument("letter_id", metavar="ID")
 def show(letter_id: str) -> None:
-    """Show one: what was asked for, redacted, and why it is here."""
+    """Show one: what was asked for, redacted, what happened to it, and why it is here."""
     with connected() as gaia:
         letter = gaia.dead.show(letter_id)
     if letter is None:
@@ -43,7 +51,8 @@ def show(letter_id: str) -> None:
         raise click.ClickException(message)
     rows = {
         "id": letter.id,
-        "at": _time(letter),
+        "submitted": "unknown" if letter.submitted_at is None else _time(letter.submitted_at),
+        "at": _time(letter.at),
         "queue": letter.queue,
         "operation": letter.operation,
         "call": letter.call,
@@ -54,7 +63,10 @@ def show(letter_id: str) -> None:
         "bytes": letter.size_bytes,
     }
     for name, value in rows.items():
-        click.echo(f"{name:<12} {value}")
+        click.echo(f"{name:<12} {plain(str(value))}")
+    for number, event in enumerate(letter.history):
+        told = f"{_time(event.at)} {event.what}" + (f": {event.error}" if event.error else "")
+        click.echo(f"{'' if number else 'history':<12} {plain(told)}")
 
 
 @dead.command()
@@ -94,5 +106,5 @@ def _each(ids: tuple[str, ...], *, everything: bool, act: Callable[[DeadLetters,
         raise click.ClickException("; ".join(failures))
 
 
-def _time(letter: Letter) -> str:
-    return datetime.fromtimestamp(letter.at, UTC).isoformat(sep=" ", timespec="seconds")
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(sep=" ", timespec="seconds")

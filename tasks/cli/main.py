@@ -9,6 +9,7 @@ import click
 
 from gaia.errors import GaiaError
 from gaia.redaction import scrub
+from tasks.cli.output import plain
 
 COMMANDS: Final = {
     "up": "Run the whole cluster on this machine until Ctrl-C.",
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sentence = _sentence(failure)
         if sentence is None:
             raise
-        print(f"gaia: {scrub(sentence)}", file=sys.stderr)
+        print(f"gaia: {plain(scrub(sentence))}", file=sys.stderr)
         sys.exit(failure.exit_code if isinstance(failure, click.ClickException) else 1)
     sys.exit(outcome)
 

@@ -14,6 +14,11 @@ _CONTROLS: Final = dict.fromkeys((*range(9), *range(10, 32), *range(127, 160)))
 """All but the tab: text that came over the network must not steer the terminal."""
 
 
+def plain(text: str) -> str:
+    """Give a text without what could steer a terminal; line ends become blanks."""
+    return text.replace("\n", " ").translate(_CONTROLS)
+
+
 class Output:
     """One stream, and how a line of a program looks in it."""
 

@@ -1,6 +1,7 @@
 """`gaia worker`: one worker process."""
 
 import sys
+from typing import Final
 
 import click
 
@@ -9,11 +10,25 @@ from gaia import wire
 from gaia.store.connection import connect, reaching
 from tasks.cli import notify
 
+NAME_LIMIT: Final = 64
+"""Characters: percent-encoded, with the host, a name must fit into ids."""
+
+
+def _sound(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    del context, parameter
+    if name is not None and not (
+        0 < len(name) <= NAME_LIMIT and name.isprintable() and name.strip() and "%" not in name
+    ):
+        raise click.BadParameter(f"must be 1 to {NAME_LIMIT} printable characters without %")
+    return name
+
 
 @click.command()
 @click.argument("queues", nargs=-1, required=True, type=click.Choice(wire.QUEUES), metavar="QUEUE...")
 @click.option("--concurrency", type=click.IntRange(1, 1000), help="Calls at once, in threads.")
-@click.option("--name", help="Node name without the host; unique on the machine. By default it holds the pid.")
+@click.option(
+    "--name", callback=_sound, help="Node name without the host; unique on the machine. By default it holds the pid."
+)
 def worker(queues: tuple[str, ...], concurrency: int | None, name: str | None) -> None:
     """Work on the given queues until SIGTERM.
 

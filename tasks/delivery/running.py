@@ -57,6 +57,14 @@ class Running:
 
         `marked` is what was known when the call was fetched, at `fetched_at` (monotonic; None if that is not known).
         """
+        token = self.enter(call_id, marked=marked, fetched_at=fetched_at)
+        try:
+            yield token
+        finally:
+            self.leave(call_id, token)
+
+    def enter(self, call_id: str, *, marked: bool, fetched_at: float | None) -> CancelToken:
+        """Do what `entered` does at its beginning; whoever calls it calls `leave` at the end."""
         token = CancelToken()
         with self._lock:
             self._tokens.setdefault(call_id, set()).add(token)
@@ -67,16 +75,17 @@ class Running:
             # Heard of, but perhaps replayed since: the mark in Redis decides.
             known = known and call_id not in self._heard
             cancelled = self._stopping or marked
-        try:
-            if cancelled or (not known and self._marked([call_id])):
-                token.set()
-            yield token
-        finally:
-            with self._lock:
-                tokens = self._tokens[call_id]
-                tokens.discard(token)
-                if not tokens:
-                    del self._tokens[call_id]
+        if cancelled or (not known and self._marked([call_id])):
+            token.set()
+        return token
+
+    def leave(self, call_id: str, token: CancelToken) -> None:
+        """Forget a call that has ended."""
+        with self._lock:
+            tokens = self._tokens[call_id]
+            tokens.discard(token)
+            if not tokens:
+                del self._tokens[call_id]
 
     def was_cancelled(self, call_id: str) -> bool:
         """Say whether the caller cancelled it, rather than the worker's end."""
@@ -119,6 +128,10 @@ class Running:
             try:
                 self._follow()
             except (RedisError, OSError):
+                self._closed.wait(RECONNECT_S)
+            except Exception:
+                # Without this thread no call that runs would hear of its cancellation any more.
+                log.exception("listening for cancellations failed")
                 self._closed.wait(RECONNECT_S)
             finally:
                 with self._lock:

@@ -20,6 +20,7 @@ from typing import Self
 from config import settings
 from gaia.errors import CircuitOpen, Transient
 from tasks import metrics
+from tasks.limits import counting
 from tasks.limits.ahead import Ahead
 from tasks.limits.counting import answer, level
 from tasks.limits.memory import MemoryBreaker, MemoryLeases, MemoryTokens
@@ -137,7 +138,9 @@ class Limits:
         def ask() -> Lease | Refused:
             return answer(slots, self._leases.acquire(slots, ttl_s=ttl_s, if_away=if_away))
 
-        held = self._renewal.keep(leave(scope, ask, limit=f"slots:{names[-1]}"))
+        lease = leave(scope, ask, limit=f"slots:{names[-1]}")
+        counting.held(lease)
+        held = self._renewal.keep(lease)
         gauges = [metrics.LEASES.labels(level(each.name)) for each in slots]
         for each in gauges:
             each.inc()

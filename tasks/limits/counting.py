@@ -8,8 +8,8 @@ from prometheus_client import Counter
 
 from gaia.store.limits import level_of
 from tasks import metrics
-from tasks.limits.gcra import Taken
-from tasks.limits.protocols import Bucket, Refused, Slots
+from tasks.limits.gcra import NEAR, Taken
+from tasks.limits.protocols import Bucket, Lease, Refused, Slots
 
 A = TypeVar("A")
 
@@ -54,4 +54,13 @@ def leased(buckets: Sequence[Bucket], taken: Taken) -> None:
         if shadowed:
             counters(each.name).shadow_refused.inc(shadowed)
         if near:
+            counters(each.name).near.inc()
+
+
+def held(lease: Lease) -> None:
+    """Count what a lease says of its levels."""
+    for each, used in zip(lease.slots, lease.used, strict=False):
+        if used > each.limit:
+            counters(each.name).shadow_refused.inc()
+        if used > NEAR * each.limit:
             counters(each.name).near.inc()

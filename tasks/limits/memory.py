@@ -84,7 +84,7 @@ class MemoryLeases:
             lease = Lease(token_hex(8), tuple(slots), ttl_s)
             for each in slots:
                 self._held.setdefault(each.name, {})[lease.id] = now + ttl_s
-            return lease
+            return lease._replace(used=tuple(len(self._held[each.name]) for each in slots))
 
     def renew(self, lease: Lease) -> None:
         """Hold a lease for another `ttl_s`."""

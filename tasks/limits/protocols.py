@@ -81,13 +81,15 @@ class Refused(NamedTuple):
 class Lease(NamedTuple):
     """A slot on each of `slots`, until `release` or for `ttl_s` after the last `renew`.
 
-    `recorded` is False for leave that was given while the authority was away: nothing stands behind it.
+    `recorded` is False for leave that was given while the authority was away: nothing stands behind it. `used` says how
+    many leases each level had when this one was given, itself included; more than `limit` only for a shadow.
     """
 
     id: str
     slots: tuple[Slots, ...]
     ttl_s: float
     recorded: bool = True
+    used: tuple[int, ...] = ()
 
 
 class State(Enum):

@@ -66,12 +66,13 @@ class SharedLeases:
         args: list[str | int | float] = [lease.id, round(ttl_s * SECOND_US)]
         for each in slots:
             args += (each.limit, int(each.shadow))
-        refusing: Any = self._reach.unless_away(
+        found: Any = self._reach.unless_away(
             if_away, lambda: self._reach.script("acquire", _names(lease), args), lambda: None
         )
-        if refusing is None:
+        if found is None:
             return lease._replace(recorded=False)
-        return lease if refusing < 0 else Refused(slots[refusing].name, SLOT_POLL_S)
+        refusing, *used = found
+        return lease._replace(used=tuple(used)) if refusing < 0 else Refused(slots[refusing].name, SLOT_POLL_S)
 
     def renew(self, lease: Lease) -> None:
         """Hold a lease for another `ttl_s`."""

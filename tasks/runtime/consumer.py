@@ -5,15 +5,21 @@ Celery logs such messages whole, secrets included, and some of them end its loop
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, Final
 
 from celery.exceptions import InvalidTaskError
 from celery.worker import consumer as celery_consumer
+from celery.worker import state
 from kombu.exceptions import ContentDisallowed, DecodeError
+from redis.exceptions import ResponseError
 
 from gaia.errors import GaiaError, InvalidCall, UnknownOperation
 from tasks.broker.backend import Backend
+from tasks.broker.channel import Fetching
+from tasks.runtime.express import Express
+from tasks.runtime.pool import Pool
 
 EVENTS_EVERY_S: Final = 0.1
 EVENTS_MOST: Final = 1000
@@ -26,6 +32,8 @@ class Consumer(celery_consumer.Consumer):
     """The consumer of a Gaia worker."""
 
     _flush_planned = False
+    express: Express
+    """The short way over the present connection; set if the pool and the transport are ours."""
 
     def on_send_event_buffered(self) -> None:
         """Plan to send the events that have gathered; Celery would send them in every turn of the loop.
@@ -52,6 +60,7 @@ class Consumer(celery_consumer.Consumer):
             channel = self.task_consumer.channel
             channel.holder.leave()
             channel.settle()
+            channel.give_back_waiting()
         super().close()
 
     def shutdown(self) -> None:
@@ -62,9 +71,32 @@ class Consumer(celery_consumer.Consumer):
             log.warning("the last events could not be sent")
         super().shutdown()
 
+    def on_close(self) -> None:
+        """Give back what Celery forgets with a connection: what waits for a rate limit, or for its time."""
+        waiting = [request for bucket in self.task_buckets.values() if bucket for request, _ in bucket.contents]
+        waiting += [each for each in state.scheduled_requests if each not in state.reserved_requests]
+        super().on_close()
+        for each in waiting:
+            try:
+                each.message.channel.give_back([each.message.delivery_tag], "next")
+            except (*self.connection_errors, ResponseError):
+                log.warning("the broker is away or refuses: call %s comes back when its lease lapses", each.id)
+
+    def cancel_active_requests(self) -> None:
+        """Cancel what runs where the pool can; what runs in threads is stopped by the drain.
+
+        Celery's error would end the wait for those threads, and what they go on with would be given back.
+        """
+        with suppress(NotImplementedError):
+            super().cancel_active_requests()
+
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """Give Celery's handler, wrapped so that a misshapen message cannot end the loop."""
         handle = super().create_task_handler(*args, **options)
+        channel = self.task_consumer.channel
+        if self.hub and isinstance(self.pool, Pool) and isinstance(channel, Fetching):
+            self.express = Express(self, self.pool, channel)
+            channel.taker = self.express.take
 
         def on_message(message: Any) -> Any:
             try:

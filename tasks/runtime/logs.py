@@ -2,10 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextvars import ContextVar, Token
 from typing import Final
 
 from gaia.redaction import scrub
@@ -13,26 +11,28 @@ from gaia.redaction import scrub
 FORMAT: Final = "%(asctime)s %(levelname)-7s %(name)s %(call)s%(message)s"
 
 
-@dataclass(frozen=True)
-class CallContext:
-    """The call that this thread works on."""
-
-    operation: str
-    id: str
-    scrub: Callable[[str], str]
-
-
-_current: ContextVar[CallContext | None] = ContextVar("gaia_call", default=None)
-
-
-@contextmanager
-def working_on(operation: str, call_id: str, scrubber: Callable[[str], str]) -> Iterator[None]:
+class working_on:  # noqa: N801 - a context manager; a generator would cost a call more than all it does
     """Name the call in every line that this thread logs inside the block, and strike its secrets."""
-    token = _current.set(CallContext(operation, call_id, scrubber))
-    try:
-        yield
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_token", "id", "operation", "scrub")
+
+    def __init__(self, operation: str, call_id: str, scrub: Callable[[str], str]) -> None:
+        """Take the call's name and id, and what strikes its secrets from a text."""
+        self.operation = operation
+        self.id = call_id
+        self.scrub = scrub
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._token: Token[working_on | None] = _current.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        """Give back what this thread worked on before."""
+        _current.reset(self._token)
+
+
+_current: ContextVar[working_on | None] = ContextVar("gaia_call", default=None)
+"""The call that this thread works on."""
 
 
 class Formatter(logging.Formatter):

@@ -8,7 +8,9 @@ arguments and environment, and a new boot. A signal that ends the worker meanwhi
 """
 
 import logging
+import math
 import os
+import signal
 import sys
 import threading
 import time
@@ -23,12 +25,18 @@ from celery.worker import state
 
 from config.settings import SettingsError
 from gaia.store import keys
-from tasks.runtime import identity
+from tasks.runtime import identity, stopping
 
 SAMPLE_S: Final = 5.0
 HELD_POLL_S: Final = 0.2
 DESCRIPTORS: Final = Path("/dev/fd")
 """This process's open descriptors, on Linux and macOS."""
+
+APART_S: Final = 60.0
+"""Between two renewals: a worker that needs more than its bound shall do some work in between, and say so."""
+
+RENEWED_AT: Final = "_GAIA_RENEWED_AT"
+"""The variable that tells the new process image when it was renewed, in the monotonic time of this machine."""
 
 RENEWAL: Final = "renewal"
 """In place of a signal's name, where Celery tells why a worker stops."""
@@ -69,6 +77,8 @@ class MemoryBound:
         self._used_bytes = used_bytes
         self._sample_s = sample_s
         self._stopping = threading.Event()
+        renewed_at = os.environ.pop(RENEWED_AT, None)
+        self._not_before = -math.inf if renewed_at is None else float(renewed_at) + APART_S
         self.due = False
 
     def install(self) -> None:
@@ -85,12 +95,23 @@ class MemoryBound:
         self._stopping.set()
 
     def _watch(self) -> None:
+        told = False
         while not self._stopping.wait(self._sample_s):
             used = self._used_bytes()
-            if used > self._limit_bytes:
+            if used <= self._limit_bytes:
+                continue
+            if time.monotonic() >= self._not_before:
                 log.warning("%d bytes are resident, the bound is %d: the worker is renewed", used, self._limit_bytes)
                 self._retire()
                 return
+            if not told:
+                told = True
+                log.error(
+                    "%d bytes are resident again, soon after a renewal: GAIA_WORKER__MEMORY_BYTES, %d, may be less "
+                    "than the work needs; the next renewal is a minute after the last",
+                    used,
+                    self._limit_bytes,
+                )
 
     def _retire(self) -> None:
         self.due = True
@@ -117,8 +138,22 @@ class MemoryBound:
             consumer.hub.call_soon(leave)
 
 
+def reexecute_if_due(bound: MemoryBound) -> None:
+    """Execute this process anew if the bound asks for it; it returns if a signal has asked for the end instead.
+
+    The worker's handlers would take a signal that comes now to nobody. One that is pending reaches them in the loop; a
+    later one ends the process.
+    """
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, signal.SIG_DFL)
+    if bound.due and not stopping.was_asked():
+        reexecute()
+
+
 def reexecute() -> NoReturn:
     """Become a new process image with the same arguments and environment; nothing but 0, 1 and 2 stays open."""
+    os.environ[RENEWED_AT] = str(time.monotonic())
     for descriptor in (int(each.name) for each in DESCRIPTORS.iterdir()):
         if descriptor > 2:  # noqa: PLR2004 - standard input, output and error
             with suppress(OSError):

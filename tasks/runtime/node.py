@@ -1,5 +1,6 @@
 """A worker as a node of the cluster: its identity, its own queue, its heartbeat; hooked into Celery's signals."""
 
+import logging
 import os
 import socket
 import time
@@ -8,29 +9,37 @@ from typing import Any, Final
 
 import redis
 from celery import Celery, signals
+from celery.worker import state
 from kombu.entity import Exchange
+from redis.exceptions import RedisError
 
 from gaia.store import keys
 from gaia.store.nodes import Node
-from tasks.runtime import identity
-from tasks.runtime.heartbeat import Heartbeat
+from tasks.runtime import identity, process
+from tasks.runtime.aside import Aside
+from tasks.runtime.heartbeat import Heartbeat, NameTaken
 from tasks.runtime.orphans import Orphans
 
 DISTRIBUTION: Final = "gaia-workers"
 
+log = logging.getLogger(__name__)
+
 
 def install(app: Celery, broker: redis.Redis, results: redis.Redis) -> None:
-    """Make every worker of this app a node, however it is started; `broker` is for its heartbeat alone."""
+    """Make every worker of this app a node, however it is started.
+
+    The clients are for its heartbeat alone, which must not wait for long.
+    """
     beating: list[Heartbeat] = []
 
-    def on_setup(sender: str, **_: Any) -> None:
+    def on_setup(sender: str, instance: Any, **_: Any) -> None:
         identity.begin(sender)
         queue = app.amqp.queues.select_add(keys.own_queue(sender))
         # By the name of the list alone: a binding would stay in Redis for each node there ever was.
         queue.exchange = Exchange("")
-
-    def on_ready(sender: Any, **_: Any) -> None:
-        heartbeat = Heartbeat(broker, _node(app, sender), Orphans(broker, results, app.backend).answer)
+        answer = Orphans(broker, results).answer
+        heartbeat = Heartbeat(broker, _node(app, instance), answer, taken=_end, look=Aside(broker, answer).look)
+        _claim(heartbeat)
         beating.append(heartbeat)
         heartbeat.start()
 
@@ -43,12 +52,28 @@ def install(app: Celery, broker: redis.Redis, results: redis.Redis) -> None:
             beating.pop().close()
 
     signals.celeryd_after_setup.connect(on_setup, weak=False)
-    signals.worker_ready.connect(on_ready, weak=False)
     signals.worker_shutting_down.connect(on_stop, weak=False)
     signals.worker_shutdown.connect(on_end, weak=False)
 
 
-def _node(app: Celery, consumer: Any) -> Node:
+def _claim(heartbeat: Heartbeat) -> None:
+    """Take the node's name before anything is consumed under it; a name that is taken ends the worker."""
+    try:
+        heartbeat.claim(has_ended=process.has_ended)
+    except NameTaken as failure:
+        log.critical("%s (`gaia worker --name`, `celery worker -n`)", failure)
+        raise SystemExit(1) from None
+    except (RedisError, OSError) as failure:
+        log.warning("the node's name could not be claimed yet: %s", type(failure).__name__)
+
+
+def _end() -> None:
+    """End this worker as SIGTERM does, but as a failure."""
+    signals.worker_shutting_down.send(sender=identity.own().node, sig="lost name", how="Warm", exitcode=1)
+    state.should_stop = 1
+
+
+def _node(app: Celery, worker: Any) -> Node:
     own = identity.own()
     shared = tuple(name for name in app.amqp.queues.consume_from if name != keys.own_queue(own.node))
     return Node(
@@ -57,7 +82,8 @@ def _node(app: Celery, consumer: Any) -> Node:
         pid=os.getpid(),
         host=socket.gethostname(),
         queues=shared,
-        concurrency=int(consumer.controller.concurrency),
+        concurrency=int(worker.concurrency),
         version=version(DISTRIBUTION),
         started_at=time.time(),
+        machine=process.machine(),
     )

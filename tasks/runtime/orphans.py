@@ -11,10 +11,10 @@ from typing import Any, Final
 import redis
 
 from gaia import wire
-from gaia.contracts.base import CALLS
-from gaia.errors import HolderLost
+from gaia.contracts.base import CALLS, is_unicode
+from gaia.errors import Cancelled, GaiaError, HolderLost
 from gaia.message import opened
-from gaia.store import dead, keys
+from gaia.store import cancel, dead, idempotency, keys, results
 from gaia.store.scripts import script
 
 log = logging.getLogger(__name__)
@@ -25,38 +25,38 @@ REASON: Final = "the worker it was for has gone, and its result is stored for no
 class Orphans:
     """Stores the answers."""
 
-    def __init__(self, broker: redis.Redis, results: redis.Redis, backend: Any) -> None:
-        """Use Celery's backend for the form of a result alone; its own writing waits too long for a heartbeat."""
+    def __init__(self, broker: redis.Redis, stored: redis.Redis) -> None:
+        """Use clients of the broker and of the result store that answer soon: a heartbeat waits for them."""
         self._broker = broker
-        self._results = results
-        self._backend = backend
+        self._results = stored
 
     def answer(self, message: bytes) -> None:
-        """Give a message's caller `HolderLost`; without a caller it becomes a dead letter."""
+        """Give a message's caller `HolderLost`, or `Cancelled`; without a caller it becomes a dead letter."""
         headers, fields = opened(message)
         call_id, operation = headers.get("id"), str(headers.get("task"))
         if not isinstance(call_id, str):
             dead.park(self._broker, queue="", reason="no message: it has no id", message=message)
             return
-        error = HolderLost(_holder_of(operation, fields) or call_id)
-        log.info("call %s (%s) was answered for a worker that has gone", call_id, operation[:200])
-        if headers.get("ignore_result"):
-            self._bury(call_id, operation, message, error)
-        else:
+        if not is_unicode(call_id):
+            # Nobody can wait for it, and no key of Redis can hold it.
+            dead.park(self._broker, queue="", reason="no message: its id is no text", message=message)
+            return
+        (cancelled,) = cancel.requested(self._broker, [call_id])
+        error = Cancelled(call_id) if cancelled else HolderLost(holder_of(operation, fields) or call_id)
+        if not headers.get("ignore_result"):
             self._store(call_id, headers.get(wire.HEADER), error)
+        elif not cancelled:
+            self._bury(call_id, operation, message, error)
 
-    def _store(self, call_id: str, envelope: object, error: HolderLost) -> None:
+    def _store(self, call_id: str, envelope: object, error: GaiaError) -> None:
         """Store the error unless there is a result, and announce it."""
-        meta = self._backend._get_result_meta(  # noqa: SLF001 - the one place where Celery gives a result its form
-            result=self._backend.prepare_exception(error), state="FAILURE", traceback=None, request=None
-        )
-        value = self._backend.encode({**meta, "task_id": call_id})
-        keyed = isinstance(envelope, Mapping) and envelope.get("key") is not None
-        ttl_s = keys.KEY_TTL_S if keyed else wire.RESULT_TTL_S
-        if self._results.set(keys.result(call_id), value, ex=ttl_s, nx=True):
-            self._results.publish(keys.result(call_id), value)
+        key = wire.key(envelope)
+        if results.end(self._results, call_id, error, ttl_s=wire.RESULT_TTL_S if key is None else keys.KEY_TTL_S):
+            log.info("call %s was answered for a worker that has gone", call_id)
+        if key is not None:
+            idempotency.settle(self._broker, key, call_id)
 
-    def _bury(self, call_id: str, operation: str, message: bytes, error: HolderLost) -> None:
+    def _bury(self, call_id: str, operation: str, message: bytes, error: GaiaError) -> None:
         queue = operation.partition(".")[0]
         letter: dict[str, Any] = {
             "queue": queue,
@@ -69,7 +69,8 @@ class Orphans:
         script(self._broker, "bury")(args=[call_id, *fields])
 
 
-def _holder_of(operation: str, fields: object) -> str | None:
+def holder_of(operation: str, fields: object) -> str | None:
+    """Give the id of what a call is about, as far as its message has one."""
     contract = CALLS.get(operation)
     if contract is None or contract.HOLDER is None or not isinstance(fields, Mapping):
         return None

@@ -12,6 +12,8 @@ from celery.worker.request import Request
 
 from gaia import redaction
 from gaia.contracts.base import CALLS
+from tasks.broker.holder import holding
+from tasks.runtime.pool import GivenBackError
 
 
 class RedactedRequest(Request):
@@ -31,17 +33,36 @@ class RedactedRequest(Request):
         if not isinstance(self._kwargs, dict):
             raise InvalidTaskError("the fields of a call must be an object")
         _require_links(self._payload[2])
-        contract = CALLS.get(self._type)
         self._argsrepr = "()" if not self._args else redaction.MASK
-        self._kwargsrepr = redaction.MASK if contract is None else redaction.show_json(contract, self._kwargs)
+        self._kwargsrepr = shown(self._type, self._kwargs)
         self._request_dict["argsrepr"] = self._argsrepr
         self._request_dict["kwargsrepr"] = self._kwargsrepr
+        self._await_slot(str(message.delivery_tag))
+
+    def _await_slot(self, tag: str) -> None:
+        """Say that the message waits for a free slot, if this process holds it."""
+        self._tag = tag
+        held = holding(tag)
+        if held is not None:
+            held.wait(tag)
+        self._is_leased = held is not None
+
+    def on_accepted(self, pid: Any, time_accepted: Any) -> None:
+        """Begin the run, in a thread of the pool.
+
+        Raises:
+            GivenBackError: if the worker began to end meanwhile; then the pool does not run it.
+        """
+        held = holding(self._tag)
+        if self._is_leased and (held is None or not held.start(self._tag)):
+            raise GivenBackError(self.id)
+        super().on_accepted(pid, time_accepted)
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's signature
         """Describe the request for `inspect`, redacted even where Celery would show the arguments."""
         del safe
-        shown: dict[str, Any] = super().info(safe=True)
-        return shown
+        found: dict[str, Any] = super().info(safe=True)
+        return found
 
 
 def _require_links(embed: object) -> None:
@@ -62,3 +83,9 @@ def _require_links(embed: object) -> None:
 
 def _is_signature(link: object) -> bool:
     return isinstance(link, Mapping) and isinstance(link.get("task"), str)
+
+
+def shown(operation: str, fields: dict[str, Any]) -> str:
+    """Give the redacted text of a call's fields."""
+    contract = CALLS.get(operation)
+    return redaction.MASK if contract is None else redaction.show_json(contract, fields)

@@ -11,7 +11,8 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.platforms import SecurityWarning
 
 from tasks.broker import holder
-from tasks.runtime.memory import MemoryBound, reexecute
+from tasks.runtime.memory import MemoryBound, reexecute_if_due
+from tasks.runtime.pool import Pool
 
 CONCURRENCY: Final = {"process": 8, "browser": 4}
 UNHURRIED: Final = frozenset({"browser", "process"})
@@ -59,11 +60,11 @@ def run(
         hostname=name,
         queues=list(queues),
         concurrency=calls_at_once,
-        pool="threads",
+        pool=Pool,
         loglevel=log_level,
         without_gossip=True,
         without_mingle=True,
-        send_events=True,
+        send_events=app.conf.worker_send_task_events,
     )
     bound = None if memory_bytes is None else MemoryBound(worker, memory_bytes, grace_s)
     if bound is not None:
@@ -73,5 +74,5 @@ def run(
     except (WorkerShutdown, WorkerTerminate) as end:
         return int(end.code or 0)
     if bound is not None and bound.due and not worker.exitcode:
-        reexecute()
+        reexecute_if_due(bound)
     return int(worker.exitcode or 0)

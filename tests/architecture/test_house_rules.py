@@ -80,3 +80,16 @@ def test_the_page_of_settings_is_up_to_date() -> None:
 
 def test_every_setting_says_what_it_is_for() -> None:
     assert [name for name, _, purpose in settings.rows() if not purpose] == []
+
+
+KNOWN = {
+    *(".ci", ".dockerignore", ".gitignore", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile"),
+    *("Procfile", "README.md", "benchmarks", "client", "config", "docker", "docs", "pyproject.toml"),
+    *("requirements-dev.lock", "requirements.lock", "tasks", "tests"),
+}
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="NOT CHECKED: this is no clone")
+def test_nothing_is_kept_that_was_made_or_installed() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {each.partition("/")[0] for each in listed.splitlines()} <= KNOWN

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from gaia.contracts.base import Call
-from tests.chaos.field import Account, Field, wait_until_idle
+from tests.chaos.field import Account, Field, wait_until_held, wait_until_idle
 from tests.chaos.operation import QUEUES, Mark, MarkB, MarkC
 from tests.chaos.proxy import Link, Proxy
-from tests.chaos.workers import Worker
+from tests.chaos.workers import THREADS, Worker
 
 LEASE_S: Final = 6.0
 
@@ -281,6 +281,25 @@ def queues(directory: Path, scale: Scale) -> Account:
             field.fault()
             workers[number % 3] = field.worker(queues=plans[number % 3]).wait_ready()
         return field.settle(workers=3, queues=QUEUES)
+
+
+@row("healthy")
+def healthy(directory: Path, scale: Scale) -> Account:
+    """Calls of a minute, ten leases long, on a worker that lives, while others come and are killed: none runs twice."""
+    with Field("SIGKILL of others beside healthy calls of 60 s", directory, bound_s=75) as field:
+        field.worker(queues=QUEUES[:1]).wait_ready()
+        field.produce(THREADS, 1000, make=_minute)
+        wait_until_held(field.server.client, THREADS)
+        for _ in range(scale.faults(0.03, 2)):
+            other = field.worker(queues=QUEUES).wait_ready()
+            pause(random.uniform(1, 5))
+            other.kill()
+            field.fault()
+        return field.settle()
+
+
+def _minute(number: int) -> tuple[Call[Any], int]:
+    return Mark(number, run_s=60.0), 0
 
 
 def _spread(number: int) -> tuple[Call[Any], int]:

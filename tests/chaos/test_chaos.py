@@ -15,7 +15,7 @@ SHORT = Scale(tasks=400, kills=8)
 ONCE = {"slow", "cut-producer"}
 """Rows in which no lease can lapse and no worker dies: nothing may run twice."""
 
-LONG = {"silent-worker", "pause", "server-stop", "kill-stock"}
+LONG = {"silent-worker", "pause", "server-stop", "kill-stock", "healthy"}
 """Not here: they wait for time-outs, or show what stock Celery does."""
 
 

@@ -8,18 +8,19 @@ import pytest
 
 from gaia.errors import LeaseLost
 from tasks.limits.protocols import Admitted, Away, Bucket, Lease, Passage, Refused, Rules, Slots, State
-from tests.support.limits import Limiting, in_memory, in_redis
+from tests.support.limits import Limiting, in_memory, in_redis, viewed
 
 CLOSED = Away.FAIL_CLOSED
 RULES = Rules(failure_threshold=5, open_s=30.0, success_threshold=3, probe_s=60.0)
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "viewed"])
 def limiting(request: pytest.FixtureRequest) -> Iterator[Limiting]:
     if request.param == "memory":
         yield in_memory()
         return
-    with in_redis(request.getfixturevalue("fresh_url")) as found:
+    made = {"redis": in_redis, "viewed": viewed}[request.param]
+    with made(request.getfixturevalue("fresh_url")) as found:
         yield found
 
 
@@ -285,8 +286,8 @@ def test_a_released_lease_cannot_be_renewed(limiting: Limiting) -> None:
 
 def test_a_shadow_of_slots_counts_beyond_its_limit(limiting: Limiting) -> None:
     shadow = Slots("a", 1, shadow=True)
-    lease(limiting, shadow)
-    lease(limiting, shadow)
+    assert lease(limiting, shadow).used == (1,)
+    assert lease(limiting, shadow, Slots("b", 5)).used == (2, 1)
     assert limiting.leases.held("a") == 2
 
 

@@ -20,6 +20,7 @@ from gaia.store import keys
 from tests.chaos.proxy import Proxy
 from tests.chaos.server import Server
 from tests.support import cluster
+from tests.support.evidence import nothing_held, started
 from tests.support.probe import Echo, Hold
 from tests.support.waiting import until
 
@@ -48,15 +49,6 @@ def gaia(server: Server) -> Iterator[Gaia]:
         yield found
 
 
-def started(marks: tuple[str, str]) -> int:
-    path = Path(marks[0])
-    return len(path.read_text()) if path.exists() else 0
-
-
-def nothing_held(server: Server) -> bool:
-    return not any(server.client.exists(each) for each in ("unacked", "unacked_index", keys.HELD))
-
-
 def pause(seconds: float) -> None:
     threading.Event().wait(seconds)
 
@@ -75,11 +67,11 @@ def test_calls_that_end_while_the_worker_drains_are_committed(
         worker.process.send_signal(signal.SIGTERM)
     else:
         Celery(broker=server.url, set_as_current=False).control.shutdown()
-    until(lambda: "shutdown" in worker.text())
+    until(lambda: "takes nothing more" in worker.text() or "shutdown" in worker.text())
     Path(marks[1]).touch()
     assert worker.process.wait(30) == 0
     assert [gaia.stored(each.id) is not None for each in pendings] == [True] * 4
-    assert nothing_held(server)
+    assert nothing_held(server.client)
     assert server.client.llen("probe") == sum(gaia.stored(each.id) is None for each in later)
     assert not list(server.client.scan_iter("gaia:lost:*"))
 
@@ -107,7 +99,7 @@ def test_a_worker_comes_back_from_half_open_connections(
     proxy.go_silent()
     pendings = [gaia.submit(Echo("after")) for _ in range(8)]
     assert [each.get(timeout=40).text for each in pendings] == ["after"] * 8
-    until(lambda: nothing_held(server))
+    until(lambda: nothing_held(server.client))
 
 
 def test_a_healthy_call_is_not_run_twice_over_a_half_open_connection(
@@ -134,7 +126,7 @@ def test_a_call_that_runs_through_a_reset_is_committed_over_the_next_connection(
         pause(0.5)
     Path(marks[1]).touch()
     assert pending.get(timeout=30).text == "released"
-    until(lambda: nothing_held(server))
+    until(lambda: nothing_held(server.client))
     assert started(marks) == 1
 
 
@@ -235,7 +227,7 @@ def test_a_message_that_breaks_celery_is_not_held_for_ever(
 ) -> None:
     server.client.lpush("probe", message)
     assert gaia.submit(Echo("next")).get(timeout=20).text == "next"
-    until(lambda: nothing_held(server), what="the end of the odd message")
+    until(lambda: nothing_held(server.client), what="the end of the odd message")
     assert server.client.llen("probe") == 0
     assert worker.process.poll() is None
 
@@ -292,5 +284,5 @@ def test_everything_works_over_tls(server: Server, tmp_path: Path, marks: tuple[
             assert all(each.get(timeout=60) for each in pendings)
             Path(marks[1]).touch()
             assert held.get(timeout=20).text == "released"
-        until(lambda: nothing_held(server))
+        until(lambda: nothing_held(server.client))
         assert worker.process.poll() is None

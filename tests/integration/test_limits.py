@@ -1,6 +1,7 @@
 """Limits of the whole cluster: real processes, a real server, one of them killed, the server restarted or away."""
 
 import itertools
+import socket
 import subprocess
 import sys
 import threading
@@ -135,8 +136,18 @@ def test_the_slots_of_a_killed_process_are_back_after_their_time(fresh_url: str,
     until(acquired, 10, what="a free slot")
 
 
-def test_with_redis_away_the_choice_made_is_what_happens() -> None:
-    limits = Limits.in_redis(f"redis://127.0.0.1:{free_port('127.0.0.1')}/0", settings.Limits())
+@pytest.fixture(params=["refused", "silent"])
+def away(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A port that nobody listens at, or one whose owner never says a word."""
+    if request.param == "refused":
+        yield free_port("127.0.0.1")
+        return
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as silent:
+        yield silent.getsockname()[1]
+
+
+def test_with_redis_away_the_choice_made_is_what_happens(away: int) -> None:
+    limits = Limits.in_redis(f"redis://127.0.0.1:{away}/0", settings.Limits())
     try:
         scope, names = Scope.lasting(60), levels(host=HOST)
         for _ in range(1000):

@@ -47,6 +47,7 @@ def test_a_call_that_lost_too_many_workers_becomes_a_dead_letter(
             pending.get(timeout=20)
         letter = until(lambda: gaia.dead.show(pending.id))
     assert letter.lost_leases == 3
+    assert [each.what for each in letter.history] == ["worker 3 was lost"]
     assert not Path(marks[0]).exists()
 
 

@@ -19,7 +19,7 @@ from gaia.store.scripts import script
 from tests.chaos.proxy import Proxy
 from tests.chaos.server import Server
 from tests.support import cluster
-from tests.support.probe import AskThing, DropThing, Echo, Grow, Hold, HoldThing
+from tests.support.probe import AskThing, DropThing, Echo, Grow, Hold, HoldThing, Stick
 from tests.support.waiting import until
 
 GONE_WITHIN_S = 15.0
@@ -165,10 +165,21 @@ def test_a_delayed_call_whose_node_goes_meanwhile_is_answered(
 ) -> None:
     with cluster.probe_worker(fresh_url, log=tmp_path / "b.log", name="b"):
         with cluster.probe_worker(fresh_url, log=tmp_path / "a.log", name="a"):
-            pending = gaia.submit(AskThing(held_by(gaia, "a")), delay=3)
-        assert client.zcard(keys.NODES) == 1
+            thing = held_by(gaia, "a")
+            pending = gaia.submit(AskThing(thing), delay=86_400)
+            with Celery("foreign", broker=fresh_url, set_as_current=False) as foreign:
+                by_retry = foreign.send_task(
+                    "probe.ask_thing",
+                    kwargs={"thing": thing},
+                    queue=keys.own_queue(HolderId.parse(thing).node),
+                    countdown=3,
+                )
+                until(lambda: gaia.queues.delayed() == 2)
         with pytest.raises(errors.HolderLost):
-            pending.get(timeout=3 + GONE_WITHIN_S)
+            pending.get(timeout=5)
+        with pytest.raises(errors.HolderLost):
+            gaia.pending(by_retry.id, AskThing).get(timeout=3 + GONE_WITHIN_S)
+        until(lambda: client.zcard(keys.NODES) == 1)
 
 
 def test_callers_of_a_stopped_worker_hear_of_it(
@@ -216,6 +227,54 @@ def test_a_restarted_worker_answers_calls_of_its_earlier_boot(fresh_url: str, ga
                 gaia.submit(AskThing(thing))
 
 
+def test_a_second_worker_under_a_name_does_not_start(fresh_url: str, gaia: Gaia, tmp_path: Path) -> None:
+    with cluster.probe_worker(fresh_url, log=tmp_path / "first.log", name="a") as first:
+        thing = held_by(gaia, "a")
+        (before,) = gaia.nodes()
+        argv = [sys.executable, "-m", "tests.support.probe_worker", "a"]
+        second = cluster.Worker(argv, {"GAIA_REDIS_URL": fresh_url}, tmp_path / "second.log")
+        assert second.process.wait(30) == 1
+        assert f"a worker called {before.name} lives already, with pid {first.process.pid}" in second.text()
+        assert " ready." not in second.text()
+        assert "Traceback" not in second.text()
+        (after,) = gaia.nodes()
+        assert after.boot == before.boot
+        assert gaia.submit(AskThing(thing)).get(timeout=20).text == str(first.process.pid)
+
+
+def test_a_worker_whose_name_was_taken_while_it_was_stopped_ends(
+    fresh_url: str, gaia: Gaia, client: redis.Redis, tmp_path: Path
+) -> None:
+    with cluster.probe_worker(fresh_url, log=tmp_path / "first.log", name="a") as first:
+        first.process.send_signal(signal.SIGSTOP)
+        until(lambda: not gaia.nodes(), LIFE_S + 5)
+        with cluster.probe_worker(fresh_url, log=tmp_path / "second.log", name="a") as second:
+            thing = held_by(gaia, "a")
+            first.process.send_signal(signal.SIGCONT)
+            asked = [gaia.submit(AskThing(thing)) for _ in range(20)]
+            assert first.process.wait(30) == 1
+            assert "another worker is called a@" in first.text()
+            assert {each.get(timeout=20).text for each in asked} == {str(second.process.pid)}
+            assert gaia.submit(AskThing(thing)).get(timeout=20).text == str(second.process.pid)
+            assert [each.pid for each in gaia.nodes()] == [second.process.pid]
+
+
+def test_a_worker_that_crashed_is_started_again_under_its_name_at_once(
+    fresh_url: str, gaia: Gaia, client: redis.Redis, tmp_path: Path
+) -> None:
+    with cluster.probe_worker(fresh_url, log=tmp_path / "first.log", name="a") as first:
+        delayed = gaia.submit(AskThing(held_by(gaia, "a")), delay=86_400)
+        first.process.kill()
+        first.process.wait()
+        (left,) = gaia.nodes()
+        client.persist(keys.node(left.name))
+        with cluster.probe_worker(fresh_url, log=tmp_path / "second.log", name="a") as second:
+            assert [each.pid for each in gaia.nodes()] == [second.process.pid]
+            with pytest.raises(errors.HolderLost):
+                delayed.get(timeout=5)
+            assert gaia.queues.delayed() == 0
+
+
 def test_a_paused_queue_holds_up_calls_on_own_queues_too(
     fresh_url: str, gaia: Gaia, client: redis.Redis, tmp_path: Path
 ) -> None:
@@ -227,6 +286,20 @@ def test_a_paused_queue_holds_up_calls_on_own_queues_too(
         assert not pending.ready()
         script(client, "resume")(keys=[keys.PAUSED, keys.aside("probe")], args=["probe"])
         assert pending.get(timeout=20).text == str(worker.process.pid)
+
+
+def test_a_call_that_a_pause_holds_up_is_answered_when_its_worker_goes(
+    fresh_url: str, gaia: Gaia, client: redis.Redis, tmp_path: Path
+) -> None:
+    with cluster.probe_worker(fresh_url, log=tmp_path / "b.log", name="b"):
+        with cluster.probe_worker(fresh_url, log=tmp_path / "a.log", name="a"):
+            thing = held_by(gaia, "a")
+            client.sadd(keys.PAUSED, "probe")
+            pending = gaia.submit(AskThing(thing))
+            until(lambda: client.llen(keys.aside("probe")) == 1)
+        with pytest.raises(errors.HolderLost):
+            pending.get(timeout=GONE_WITHIN_S)
+        until(lambda: client.llen(keys.aside("probe")) == 0)
 
 
 # --- the memory bound
@@ -264,6 +337,11 @@ def test_past_its_memory_bound_a_worker_is_renewed_in_place(
         gaia.submit(AskThing(thing))
     assert resident(bounded.process.pid) < BOUND_BYTES
     assert bounded.text().count(" ready.") == 2
+    # The bound is passed again at once: it works on, and says that the bound may be too low.
+    gaia.submit(GROW).get(timeout=20)
+    until(lambda: "soon after a renewal" in bounded.text())
+    assert gaia.submit(Echo("still there")).get(timeout=20).text == "still there"
+    assert node(gaia, "a").boot == after.boot
     assert cluster.stop(bounded.process) == 0
 
 
@@ -307,6 +385,39 @@ def test_a_bound_that_no_worker_keeps_stops_the_boot(fresh_url: str) -> None:
     assert done.returncode == 1
     assert "GAIA_WORKER__MEMORY_BYTES: 1000 is less than the" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT], ids=str)
+def test_every_signal_that_asks_for_the_end_ends_a_worker_within_its_grace(
+    fresh_url: str, gaia: Gaia, tmp_path: Path, marks: tuple[str, str], client: redis.Redis, signum: signal.Signals
+) -> None:
+    with cluster.probe_worker(fresh_url, log=tmp_path / "a.log", name="a", GAIA_WORKER__GRACE_S="0.5") as worker:
+        gaia.submit(Hold(*marks))
+        until(Path(marks[0]).exists)
+        for _ in range(2):
+            worker.process.send_signal(signum)
+        assert worker.process.wait(20) == 0
+        assert client.llen("probe") == 1
+    assert gaia.nodes() == []
+
+
+def test_a_hangup_that_was_ignored_from_the_start_stays_so(fresh_url: str, gaia: Gaia, tmp_path: Path) -> None:
+    argv = ["nohup", sys.executable, "-m", "tests.support.probe_worker"]
+    found = cluster.Worker(argv, {"GAIA_REDIS_URL": fresh_url}, tmp_path / "a.log")
+    try:
+        found.wait_ready()
+        found.process.send_signal(signal.SIGHUP)
+        assert gaia.submit(Echo("still there")).get(timeout=20).text == "still there"
+        assert found.process.poll() is None
+    finally:
+        assert cluster.stop(found.process) == 0
+
+
+def test_a_service_that_cannot_be_closed_does_not_hold_up_the_end(fresh_url: str, gaia: Gaia, tmp_path: Path) -> None:
+    with cluster.probe_worker(fresh_url, log=tmp_path / "a.log", name="a", GAIA_WORKER__GRACE_S="0.5") as worker:
+        gaia.submit(Stick()).get(timeout=20)
+        assert cluster.stop(worker.process, timeout_s=15) == 1
+        assert "calls or services are stuck" in worker.text()
 
 
 def test_a_worker_under_celerys_command_is_a_node_without_a_memory_bound(

@@ -155,6 +155,27 @@ def test_an_idempotency_key_leads_to_the_first_call(gaia: Gaia) -> None:
         gaia.submit(Echo("twice"), idempotency_key="order-7")
 
 
+def test_a_key_and_its_result_are_kept_a_day_after_the_call_has_ended(gaia: Gaia, client: redis.Redis) -> None:
+    for number, call in enumerate((Echo("long"), Fail())):
+        pending = gaia.submit(call, idempotency_key=f"long-{number}", deadline=3 * 86_400)
+        until(pending.ready)
+        kept_s = client.ttl(keys.idempotency(f"long-{number}"))
+        assert keys.KEY_TTL_S - 60 < kept_s <= keys.KEY_TTL_S
+        assert abs(client.ttl(keys.result(pending.id)) - kept_s) < 60
+
+
+def test_a_key_that_a_message_names_without_owning_it_is_left_alone(
+    gaia: Gaia, client: redis.Redis, redis_url: str
+) -> None:
+    gaia.submit(Echo("owner"), idempotency_key="owned", delay=86_400)
+    before_s = client.ttl(keys.idempotency("owned"))
+    with Celery("foreign", broker=redis_url, set_as_current=False) as foreign:
+        sent = foreign.send_task("probe.echo", {}, {"text": "x"}, queue="probe", headers={"gaia": {"key": "owned"}})
+    gaia.pending(sent.id, Echo).get(timeout=20)
+    assert client.ttl(keys.idempotency("owned")) > before_s - 60
+    client.delete("gaia:delayed", "gaia:delayed:messages")
+
+
 def test_lower_priority_numbers_run_first(gaia: Gaia, client: redis.Redis, tmp_path: Path) -> None:
     # Paused meanwhile, or else the first few would be fetched before the others are there.
     client.sadd(keys.PAUSED, "probe")
@@ -220,7 +241,9 @@ def test_a_newer_payload_waits_for_a_newer_worker_until_its_deadline(
     header = {"gaia": {"v": 99, "deadline": time.time() + 60}}
     with foreign:
         call_id = foreign.send_task("probe.echo", kwargs={"text": "x"}, queue="probe", headers=header).id
-    until(lambda: gaia.queues.delayed() == 1)
+    until(lambda: client.hlen("gaia:delayed:messages") == 1)
+    (entry,) = client.hvals("gaia:delayed:messages")
+    assert call_id.encode() in entry
     assert client.get(f"celery-task-meta-{call_id}") is None
     client.delete("gaia:delayed", "gaia:delayed:messages")
 

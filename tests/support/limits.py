@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, cast
 from unittest.mock import patch
 
 import redis
@@ -15,6 +15,7 @@ from tasks.limits.reach import Reach
 from tasks.limits.scripts import NOW, SCRIPTS
 from tasks.limits.shared import SharedBreaker, SharedLeases, SharedTokens
 from tasks.limits.tokens import Tokens
+from tasks.limits.view import ViewedBreaker
 from tasks.scope import Clock
 
 
@@ -71,6 +72,26 @@ class ServerTime:
 
     def advance(self, seconds: float) -> None:
         self._client.incrby(TEST_CLOCK, round(seconds * 1_000_000))
+
+
+class Both:
+    """The clock of the server and that of this process, moved together."""
+
+    def __init__(self, *clocks: Hands) -> None:
+        self._clocks = clocks
+
+    def advance(self, seconds: float) -> None:
+        for each in self._clocks:
+            each.advance(seconds)
+
+
+@contextmanager
+def viewed(url: str) -> Iterator[Limiting]:
+    """As `in_redis`, with a circuit breaker that remembers what it saw."""
+    with in_redis(url) as found:
+        held = HeldTime()
+        breaker = ViewedBreaker(cast("SharedBreaker", found.breaker), held.clock())
+        yield replace(found, clock=Both(found.clock, held), breaker=breaker)
 
 
 @contextmanager

@@ -1,17 +1,19 @@
 """Operations of a queue `probe` that exist only in tests: they show what wiring does around a service.
 
-celery -A tests.support.probe worker -Q probe
+celery -A tests.support.probe_worker worker -Q probe
 """
 
 import os
 import signal
+import sys
+import threading
 from pathlib import Path
 
 from gaia.contracts.base import Call, Result, RetryPolicy, contract, secret
 from gaia.errors import ConnectFailed, TimedOut
 from tasks.runtime import identity
 from tasks.scope import Later, Scope
-from tasks.wiring import handles
+from tasks.wiring import handles, once
 
 
 @contract
@@ -45,6 +47,11 @@ class Fail(Call[Seen], operation="probe.fail"):
 
 
 @contract
+class Leave(Call[Seen], operation="probe.leave"):
+    """Ask the process to exit."""
+
+
+@contract
 class Flaky(Call[Seen], operation="probe.flaky"):
     """Fail with a transient error until that attempt."""
 
@@ -75,6 +82,16 @@ class Snooze(Call[Seen], operation="probe.snooze"):
 
     marks: str
     times: int
+    pause_s: float = 0.05
+
+
+@contract
+class Sleepy(Call[Seen], operation="probe.sleepy"):
+    """Go on until a file appears, whoever cancels it, then ask to come back."""
+
+    started: str
+    release: str
+    pause_s: float
 
 
 @contract
@@ -82,6 +99,11 @@ class Die(Call[Seen], operation="probe.die"):
     """Kill the worker, once: the second run succeeds."""
 
     marker: str
+
+
+@contract
+class Quit(Call[Seen], operation="probe.quit"):
+    """Raise what is no `Exception`, as a panic of a library in Rust is none."""
 
 
 @contract
@@ -128,6 +150,25 @@ class Grow(Call[Seen], operation="probe.grow"):
     size_bytes: int
 
 
+@contract
+class Stick(Call[Seen], operation="probe.stick"):
+    """Build a service that cannot be closed."""
+
+
+class Sticky:
+    def close(self) -> None:
+        threading.Event().wait()
+
+
+sticky = once(Sticky)
+
+
+@handles(Stick)
+def stick(call: Stick, scope: Scope) -> Seen:
+    sticky()
+    return Seen("stuck")
+
+
 @handles(Echo)
 def echo(call: Echo, scope: Scope) -> Seen:
     scope.progress(1, 2, "half")
@@ -142,6 +183,11 @@ def nothing(call: Nothing, scope: Scope) -> Seen:
 @handles(Fail)
 def fail(call: Fail, scope: Scope) -> Seen:
     raise RuntimeError(f"could not log in with {call.token} at https://me:{call.token}@host/")
+
+
+@handles(Leave)
+def leave(call: Leave, scope: Scope) -> Seen:
+    sys.exit("gone")
 
 
 @handles(Flaky)
@@ -174,8 +220,16 @@ def snooze(call: Snooze, scope: Scope) -> Seen:
     so_far = marks.read_text() if marks.exists() else ""
     if len(so_far) < call.times:
         marks.write_text(so_far + "z")
-        raise Later(0.05)
+        raise Later(call.pause_s)
     return Seen("rested", scope.attempts)
+
+
+@handles(Sleepy)
+def sleepy(call: Sleepy, scope: Scope) -> Seen:
+    Path(call.started).touch()
+    while not Path(call.release).exists():
+        threading.Event().wait(0.02)
+    raise Later(call.pause_s)
 
 
 @handles(Die)
@@ -186,6 +240,11 @@ def die(call: Die, scope: Scope) -> Seen:
         os.kill(os.getpid(), signal.SIGKILL)
         raise TimedOut("probe.die", 0)
     return Seen("survived")
+
+
+@handles(Quit)
+def quit_(call: Quit, scope: Scope) -> Seen:
+    raise SystemExit(3)
 
 
 @handles(Rest)

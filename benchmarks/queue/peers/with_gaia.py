@@ -105,8 +105,15 @@ def main() -> None:
         submit()
 
 
-if not bench.PRODUCES:
-    enter_handlers()
+def work() -> None:
+    """Work as `gaia worker` does, which knows no queue of this name."""
     from tasks.app import app
+    from tasks.runtime import worker
 
     app.conf.worker_send_task_events = bench.EVENTS
+    name = worker.node_name(["bench"], None)
+    sys.exit(worker.run(app, ["bench"], calls_at_once=bench.THREADS, name=name, log_level="WARNING"))
+
+
+if not bench.PRODUCES:
+    enter_handlers()

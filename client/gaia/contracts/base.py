@@ -9,13 +9,15 @@ A call is declared as
 The queue is the part before the dot, the result type is the parameter of `Call`.
 """
 
+import importlib
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import timedelta
+from functools import cache
 from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeVar, dataclass_transform, get_args
 
-from gaia import codec, redaction
+from gaia import codec, redaction, wire
 from gaia.errors import GaiaError, InvalidCall, Transient
 from gaia.sticky import HolderId
 
@@ -24,6 +26,14 @@ T = TypeVar("T")
 
 CALLS: dict[str, type["Call[Any]"]] = {}
 """Operation name to contract, filled as the modules of contracts are imported."""
+
+
+def operations(queue: str) -> list[str]:
+    """Give the operations of a queue by name, none if this version knows no such queue."""
+    if queue in wire.QUEUES:
+        importlib.import_module(f"gaia.contracts.{queue}")
+    return sorted(name for name, call in CALLS.items() if queue == call.QUEUE)
+
 
 URL_FORBIDDEN: Final = (*map(chr, range(0x21)), "\x7f")
 """Blanks and control characters: some readers of URLs drop them, so two would see two URLs (RFC 3986 section 2)."""
@@ -97,10 +107,11 @@ class Call(_Shown, Generic[R_co]):
         Raises:
             InvalidCall: with the field's name.
         """
-        for each in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
-            value = getattr(self, each.name)
-            if isinstance(value, timedelta) and each.name.endswith("_s"):
-                object.__setattr__(self, each.name, value.total_seconds())
+        kind: Any = type(self)
+        for name in _durations(kind):
+            value = getattr(self, name)
+            if isinstance(value, timedelta):
+                object.__setattr__(self, name, value.total_seconds())
         try:
             self.check()
             self.holder()
@@ -176,6 +187,12 @@ class Call(_Shown, Generic[R_co]):
         for each in forbidden:
             self.require(field_name, f"must not contain {each!r}", holds=each not in value)
         self.require(field_name, "must not contain lone surrogates", holds=is_unicode(value))
+
+
+@cache
+def _durations(kind: Any) -> tuple[str, ...]:
+    """Name the fields of a call that hold seconds."""
+    return tuple(each.name for each in fields(kind) if each.name.endswith("_s"))
 
 
 def is_unicode(text: str) -> bool:

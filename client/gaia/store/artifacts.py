@@ -7,8 +7,8 @@ directory that all machines share. The size alone says which; no path and no URL
 import io
 import math
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -87,6 +87,10 @@ class Keeping:
         """Make the store, on the Redis of the results; what is stored through it is kept for at least `keep_s`."""
         ttl_s = max(self.ttl_s, keep_s)
         return Artifacts(RedisArtifacts(client, ttl_s=ttl_s), self.shared(ttl_s), memory_bytes=self.memory_bytes)
+
+    def session(self, client: Callable[[], redis.Redis], *, keep_s: float) -> "Session":
+        """Make a session of such a store; nothing of it is made for a message without large bodies."""
+        return Session(lambda: self.store(client(), keep_s=keep_s), self.memory_bytes)
 
     def shared(self, ttl_s: float = DEFAULT_TTL_S) -> DirectoryArtifacts | None:
         """Make the directory's store alone, None if none is named."""
@@ -189,7 +193,7 @@ class Artifacts:
 
     def session(self) -> "Session":
         """Give the store for the bodies of one message."""
-        return Session(self, self._memory_bytes)
+        return Session(lambda: self, self._memory_bytes)
 
     def _of(self, artifact: Artifact) -> Store:
         if artifact.size_bytes <= self._limit_bytes:
@@ -202,22 +206,31 @@ class Artifacts:
 class Session:
     """The bodies of one message. A body that it refers to several times is fetched once."""
 
-    def __init__(self, store: Artifacts, memory_bytes: int) -> None:
-        """Take at most `memory_bytes` into memory, all bodies together."""
-        self._store = store
-        self._memory_bytes = memory_bytes
-        self._left_bytes = memory_bytes
-        self._stored: list[Artifact] = []
-        self._fetched: dict[Artifact, bytes] = {}
+    __slots__ = ("_fetched", "_left_bytes", "_made", "_make_store", "_memory_bytes", "_stored")
+
+    def __init__(self, make_store: Callable[[], Artifacts], memory_bytes: int) -> None:
+        """Take at most `memory_bytes` into memory, all bodies together. The store is made for the first body."""
+        # Most messages have no large body, and each has a session: little is made ahead.
+        self._make_store = make_store
+        self._made: Artifacts | None = None
+        self._memory_bytes = self._left_bytes = memory_bytes
+        self._stored: tuple[Artifact, ...] = ()
+        self._fetched: dict[Artifact, bytes] | None = None
 
     def session(self) -> "Session":
         """Give itself."""
         return self
 
+    @property
+    def _store(self) -> Artifacts:
+        if self._made is None:
+            self._made = self._make_store()
+        return self._made
+
     def put(self, body: bytes) -> Artifact:
         """Store a body; raises what `Artifacts.put` does."""
         artifact = self._store.put(body)
-        self._stored.append(artifact)
+        self._stored += (artifact,)
         return artifact
 
     def refer(self, artifact: Artifact) -> Artifact:
@@ -226,27 +239,21 @@ class Session:
 
     def get(self, artifact: Artifact) -> bytes:
         """Fetch a whole body; raises what `Artifacts.get` does, `BodyOverMemory` for all bodies together, too."""
-        if artifact not in self._fetched:
+        fetched = self._fetched = self._fetched or {}
+        if artifact not in fetched:
             if self._left_bytes < artifact.size_bytes <= self._memory_bytes:
                 raise BodyOverMemory("the bodies of one message", self._memory_bytes)
-            self._fetched[artifact] = body = self._store.get(artifact)
+            fetched[artifact] = body = self._store.get(artifact)
             self._left_bytes -= len(body)
-        return self._fetched[artifact]
+        return fetched[artifact]
 
     def discard(self) -> None:
         """Remove the bodies that were stored through it, until one cannot be removed; the rest expires."""
         with suppress(GaiaError, RedisError):
             while self._stored:
-                self._store.remove(self._stored.pop())
-
-    @contextmanager
-    def unless_refused(self) -> Iterator[None]:
-        """Discard if an error of ours ends the block."""
-        try:
-            yield
-        except GaiaError:
-            self.discard()
-            raise
+                *rest, last = self._stored
+                self._stored = tuple(rest)
+                self._store.remove(last)
 
 
 class RedisArtifacts:

@@ -1,7 +1,5 @@
 """The Redis client of producers and workers, every time-out explicit."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -84,14 +82,27 @@ def is_url(url: str) -> bool:
     return sound
 
 
-@contextmanager
-def reaching(url: str) -> Iterator[None]:
+class reaching:  # noqa: N801 - a context manager; as a generator it would cost every call more than it does
     """Translate the failures of Redis into `Unreachable`; the password stays out."""
-    try:
-        yield
-    except (RedisError, OSError) as failure:
-        scrub = redaction.Scrubber(redaction.secrets_of_url(url))
-        raise Unreachable(show_url(url), scrub(str(failure) or type(failure).__name__)) from None
+
+    __slots__ = ("_url",)
+
+    def __init__(self, url: str) -> None:
+        """Take the URL of what is reached."""
+        self._url = url
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _: object, failure: BaseException | None, __: object) -> None:
+        """Translate.
+
+        Raises:
+            Unreachable: in place of a failure of Redis or the network.
+        """
+        if isinstance(failure, (RedisError, OSError)):
+            scrub = redaction.Scrubber(redaction.secrets_of_url(self._url))
+            raise Unreachable(show_url(self._url), scrub(str(failure) or type(failure).__name__)) from None
 
 
 def show_url(url: str) -> str:

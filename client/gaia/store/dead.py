@@ -5,7 +5,6 @@ to be told. A letter is a Redis hash that expires after thirty days; `gaia:dead`
 kept whole, so that it can be replayed; what is shown of it is redacted by the contract's marks.
 """
 
-import importlib
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -15,11 +14,13 @@ from typing import Any, Final
 import redis
 
 from gaia import redaction, wire
-from gaia.contracts.base import CALLS
+from gaia.contracts.base import CALLS, is_unicode, operations
 from gaia.errors import NotReplayable
 from gaia.message import new_id, opened
-from gaia.store import keys
+from gaia.store import history, keys
 from gaia.store.connection import reaching
+from gaia.store.history import Event
+from gaia.store.idempotency import kept_s
 from gaia.store.scripts import script
 
 BODY_LIMIT_BYTES: Final = 64 * 1024
@@ -30,7 +31,9 @@ BODY_LIMIT_BYTES: Final = 64 * 1024
 class Letter:
     """A dead letter. `at` is seconds since the epoch, `call` the redacted text of what was asked for.
 
-    `attempts` counts the runs that failed, `lost_leases` the workers that died or vanished over it.
+    `attempts` counts the runs that failed, `lost_leases` the workers that died or vanished over it. `submitted_at` is
+    when the call was first submitted, None if its producer did not say; `history` is what happened to it since, the
+    oldest first, before the `reason` and `error` for which it is here.
     """
 
     id: str
@@ -43,6 +46,8 @@ class Letter:
     lost_leases: int
     size_bytes: int
     call: str
+    submitted_at: float | None = None
+    history: tuple[Event, ...] = ()
 
 
 def park(client: "redis.Redis", *, queue: str, reason: str, message: bytes, call_id: str = "") -> None:
@@ -73,12 +78,14 @@ class DeadLetters:
 
     def show(self, letter_id: str) -> Letter | None:
         """Give one letter, None if it is not there or has expired."""
+        if not is_unicode(letter_id):
+            return None
         with reaching(self._url):
             found: Any = self._client.hgetall(keys.dead_letter(letter_id))
             if not found:
                 self._client.zrem(keys.DEAD, letter_id)
                 return None
-        return _letter(letter_id, found)
+            return _letter(letter_id, found, history.read(self._client, letter_id))
 
     def replay(self, letter_id: str) -> bool:
         """Queue the call again under its id, behind all others, with a fresh deadline of the same length.
@@ -89,20 +96,28 @@ class DeadLetters:
             NotReplayable: if the message is no call.
             Unreachable: if Redis did not answer.
         """
+        if not is_unicode(letter_id):
+            return False
         with reaching(self._url):
             found: Any = self._client.hgetall(keys.dead_letter(letter_id))
             if not found:
                 return False
-            message, call_id = _fresh(letter_id, found)
-            if call_id:
-                self._results.delete(keys.result(call_id))
-            names = [keys.dead_letter(letter_id), keys.DEAD, found[b"list"]]
-            return bool(script(self._client, "replay")(keys=names, args=[letter_id, message, call_id]))
+            fresh = _fresh(letter_id, found)
+            if fresh.call_id:
+                self._results.delete(keys.result(fresh.call_id))
+            names = [keys.dead_letter(letter_id), keys.DEAD, found[b"list"], keys.idempotency(fresh.key or "")]
+            died = Event(_at(found), f"became a dead letter: {_text(found, 'reason')}", _text(found, "error"))
+            told = [history.field(died.what, died.at), died.text()]
+            arguments: list[Any] = [letter_id, fresh.message, fresh.call_id, *told, kept_s(fresh.deadline)]
+            return bool(script(self._client, "replay")(keys=names, args=arguments))
 
     def drop(self, letter_id: str) -> bool:
         """Remove a letter for good; False if it is not there."""
+        if not is_unicode(letter_id):
+            return False
         with reaching(self._url), self._client.pipeline() as pipe:
             pipe.delete(keys.dead_letter(letter_id))
+            pipe.delete(keys.history(letter_id))
             pipe.zrem(keys.DEAD, letter_id)
             return bool(pipe.execute()[0])
 
@@ -117,7 +132,11 @@ def _text(found: Mapping[bytes, bytes], name: str) -> str:
     return found.get(name.encode(), b"").decode("utf-8", "replace")
 
 
-def _letter(letter_id: str, found: Mapping[bytes, bytes]) -> Letter:
+def _at(found: Mapping[bytes, bytes]) -> float:
+    return float(found.get(b"at", 0))
+
+
+def _letter(letter_id: str, found: Mapping[bytes, bytes], events: tuple[Event, ...]) -> Letter:
     raw = found.get(b"message", b"")
     headers, fields = opened(raw)
     operation = str(headers.get("task") or "")
@@ -127,36 +146,47 @@ def _letter(letter_id: str, found: Mapping[bytes, bytes]) -> Letter:
         operation=operation,
         reason=_text(found, "reason"),
         error=redaction.scrub(_text(found, "error")),
-        at=float(found.get(b"at", 0)),
+        at=_at(found),
         attempts=int(headers["retries"]) + 1 if isinstance(headers.get("retries"), int) else 0,
         lost_leases=int(found.get(b"lost", 0)),
         size_bytes=len(raw),
         call=_shown(operation, fields),
+        submitted_at=wire.submitted_at(headers.get(wire.HEADER)),
+        history=tuple(Event(each.at, each.what, redaction.scrub(each.error)) for each in events),
     )
 
 
 def _shown(operation: str, fields: object) -> str:
-    if not isinstance(fields, Mapping):
+    contract = CALLS.get(operation) if operation in operations(operation.partition(".")[0]) else None
+    if contract is None or not isinstance(fields, Mapping):
         return redaction.MASK
-    queue = operation.partition(".")[0]
-    if queue in wire.QUEUES:
-        importlib.import_module(f"gaia.contracts.{queue}")
-    contract = CALLS.get(operation)
-    return redaction.MASK if contract is None else redaction.show_json(contract, fields)
+    return redaction.show_json(contract, fields)
 
 
-def _fresh(letter_id: str, found: Mapping[bytes, bytes]) -> tuple[str, str]:
-    """Give the message as if it were submitted now, and the call's id."""
+@dataclass(frozen=True)
+class _Fresh:
+    """A call as if it were submitted now."""
+
+    message: str
+    call_id: str
+    key: str | None
+    deadline: float
+
+
+def _fresh(letter_id: str, found: Mapping[bytes, bytes]) -> _Fresh:
     headers, fields = opened(found.get(b"message", b""))
     if not headers or not isinstance(fields, Mapping) or b"list" not in found:
         raise NotReplayable(letter_id, "the message is no call")
     message = json.loads(found[b"message"])
     now = time.time()
-    envelope = headers.get(wire.HEADER)
-    envelope = dict(envelope) if isinstance(envelope, Mapping) else {}
-    at, deadline = wire.times(envelope)
+    given = headers.get(wire.HEADER)
+    at, deadline = wire.times(given)
     lasted_s = deadline - at if at is not None and deadline is not None else 0.0
-    envelope.update(at=now, deadline=now + (lasted_s if lasted_s > 0 else wire.DEFAULT_DEADLINE_S))
+    ends_at = now + (lasted_s if lasted_s > 0 else wire.DEFAULT_DEADLINE_S)
+    envelope = {**(given if isinstance(given, Mapping) else {}), "at": now, "deadline": ends_at}
+    first = wire.submitted_at(given)
+    if first is not None:
+        envelope["submitted"] = first
     message["headers"].update({"retries": 0, "eta": None, "expires": None, wire.HEADER: envelope})
     message["properties"]["delivery_tag"] = new_id()
-    return json.dumps(message), str(headers.get("id") or "")
+    return _Fresh(json.dumps(message), str(headers.get("id") or ""), wire.key(given), ends_at)

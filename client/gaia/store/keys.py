@@ -9,6 +9,7 @@ DEAD: Final = "gaia:dead"
 
 CANCEL_TTL_S: Final = 24 * 3600
 KEY_TTL_S: Final = 24 * 3600
+"""Of an idempotency key, and of the result under it, once the call has ended; see `gaia.store.idempotency`."""
 PROGRESS_TTL_S: Final = 3600
 
 _RESULT = "celery-task-meta-"
@@ -69,6 +70,9 @@ NODES: Final = "gaia:nodes"
 ORPHANS: Final = "gaia:orphans"
 """Messages from the own queues of nodes that have gone, by their SHA-1, until they are answered."""
 
+LATER: Final = "gaia:later:"
+"""Delayed calls for one node, by when they are due; followed by the node, escaped."""
+
 PRIORITY_STEPS: Final = (0, 3, 6, 9)
 """kombu's: the priorities 0 to 9 share four lists."""
 
@@ -94,6 +98,11 @@ def node(name: str) -> str:
 def dead_letter(letter_id: str) -> str:
     """Name a dead letter."""
     return f"{DEAD}:{letter_id}"
+
+
+def history(call_id: str) -> str:
+    """Name what happened to a call so far, if that is out of the ordinary."""
+    return f"gaia:history:{call_id}"
 
 
 def aside(operation: str) -> str:

@@ -5,7 +5,7 @@ one has gone. What lies on its own queue then is orphaned by the next beat of an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
@@ -33,7 +33,8 @@ Orphan = tuple[bytes, bytes]
 class Node:
     """A worker process that lives. `started_at` and `seen_at` are seconds since the epoch.
 
-    `boot` is new with every start and re-execution; `seen_at` is by the clock of Redis.
+    `boot` is new with every start and re-execution; `seen_at` is by the clock of Redis. `machine` names the run of a
+    kernel, and the process namespace in it, in which `pid` means something; "" if that is not known.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Node:
     version: str
     started_at: float
     seen_at: float = 0.0
+    machine: str = field(default="", repr=False)
 
 
 class Nodes:
@@ -79,13 +81,23 @@ class Nodes:
             return self._client.hget(keys.node(holder.node), "boot") == holder.boot.encode()
 
 
-def beat(client: "redis.Redis", node: Node) -> list[Orphan]:
-    """Say that a node lives, and orphan what those that have gone left; give a few orphans to be answered."""
+def beat(client: "redis.Redis", node: Node, *, first: bool = False, replaces: str = "") -> list[Orphan] | None:
+    """Say that a node lives, and orphan what those that have gone left; give a few orphans to be answered.
+
+    Gives None if another boot has the name: then nothing was said. `replaces` is a boot known to have ended. With its
+    `first` beat a boot orphans what lies on its own queue for earlier ones.
+    """
     found = script(client, "beat")(
         keys=[keys.node(node.name), keys.NODES, keys.SWEEP],
-        args=[sticky.escape(node.name), LIFE_S, SWEPT_PER_BEAT, *_fields(node)],
+        args=[sticky.escape(node.name), LIFE_S, SWEPT_PER_BEAT, node.boot, int(first), replaces, *_fields(node)],
     )
-    return _pairs(found)
+    return None if found == 0 else _pairs(found)
+
+
+def holder_of(client: "redis.Redis", name: str) -> Node | None:
+    """Give the node that has a name, None if nobody has it."""
+    found: Any = client.hgetall(keys.node(name))
+    return _node(found) if found else None
 
 
 def leave(client: "redis.Redis", node: Node) -> list[Orphan]:
@@ -122,6 +134,7 @@ def _fields(node: Node) -> list[Any]:
         "concurrency": node.concurrency,
         "version": node.version,
         "started_at": f"{node.started_at:.6f}",
+        "machine": node.machine,
     }
     return [part for pair in values.items() for part in pair]
 
@@ -138,4 +151,5 @@ def _node(found: dict[bytes, bytes]) -> Node:
         version=fields.get("version", ""),
         started_at=float(fields.get("started_at", 0)),
         seen_at=float(fields.get("seen_at", 0)),
+        machine=fields.get("machine", ""),
     )

@@ -10,6 +10,7 @@ from typing import Any
 import redis
 
 from gaia import wire
+from gaia.contracts.base import operations
 from gaia.errors import InvalidCall
 from gaia.store import keys
 from gaia.store.connection import reaching
@@ -37,7 +38,7 @@ class Queues:
         """Start no more calls of a queue ("api") or an operation ("api.request"), in the whole cluster.
 
         Raises:
-            InvalidCall: if the name is neither.
+            InvalidCall: if the name is neither; it names those there are.
             Unreachable: if Redis did not answer.
         """
         _require_name(name)
@@ -48,9 +49,11 @@ class Queues:
         """Undo `pause`; give how many calls had been put aside and are queued again.
 
         Raises:
-            InvalidCall, Unreachable: as `pause`.
+            InvalidCall: as `pause`, unless it is paused: another version may know it.
+            Unreachable: as `pause`.
         """
-        _require_name(name)
+        if name not in self.paused():
+            _require_name(name)
         with reaching(self._url):
             return int(script(self._client, "resume")(keys=[keys.PAUSED, keys.aside(name)], args=[name]))
 
@@ -81,6 +84,10 @@ class Queues:
 
 
 def _require_name(name: str) -> None:
-    queue, dot, verb = name.partition(".")
-    if queue not in wire.QUEUES or (dot and not verb.isidentifier()):
-        raise InvalidCall("queues", "name", f"must be a queue ({', '.join(wire.QUEUES)}) or an operation, got {name!r}")
+    queue, dot, _ = name.partition(".")
+    if queue not in wire.QUEUES:
+        known = ", ".join(wire.QUEUES)
+        raise InvalidCall("queues", "name", f"must be a queue ({known}) or an operation of one, got {name!r}")
+    if dot and name not in operations(queue):
+        known = ", ".join(operations(queue))
+        raise InvalidCall("queues", "name", f"must be a queue or an operation ({known}), got {name!r}")

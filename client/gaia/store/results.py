@@ -12,12 +12,15 @@ import json
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from typing import Any, Final, cast
 
+import redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from gaia import redaction
+from gaia.errors import GaiaError
 from gaia.store import keys
 from gaia.store.connection import connect_async
 
@@ -42,6 +45,25 @@ def parse(stored: bytes | str | None) -> Meta | None:
     except (ValueError, RecursionError):
         return {"status": "FAILURE", "result": {"exc_type": "UnreadableResult", "exc_message": "it is no JSON"}}
     return meta if isinstance(meta, dict) and meta.get("status") in READY else None
+
+
+def end(client: "redis.Redis", call_id: str, error: GaiaError, *, ttl_s: int) -> bool:
+    """Store and announce the error that a call ends with, in Celery's form; False if it has ended already."""
+    kind = type(error)
+    value = json.dumps(
+        {
+            "status": "FAILURE",
+            "result": {"exc_type": kind.__name__, "exc_message": list(error.args), "exc_module": kind.__module__},
+            "traceback": None,
+            "children": [],
+            "date_done": datetime.now(UTC).isoformat(),
+            "task_id": call_id,
+        }
+    )
+    if not client.set(keys.result(call_id), value, ex=ttl_s, nx=True):
+        return False
+    client.publish(keys.result(call_id), value)
+    return True
 
 
 class Waiter:

@@ -4,6 +4,8 @@
 -- Returns how many went back; a message held by somebody else by now stays where it is.
 local command = ARGV[1] == 'next' and 'RPUSH' or 'LPUSH'
 local given = 0
+-- Redis refuses only the first write of a script on a full server, and only one that needs memory.
+redis.call('ZREM', KEYS[2], '')
 for i = 2, #ARGV, 2 do
   local tag, fence = ARGV[i], ARGV[i + 1] .. ' '
   local own = redis.call('HGET', KEYS[3], tag) or ''

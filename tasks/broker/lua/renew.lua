@@ -1,6 +1,6 @@
 -- Renew leases by the server's clock.
 -- KEYS  1 unacked_index   2 held      ARGV  2 each: tag, fence
--- Returns the tags whose lease is somebody else's, or nobody's, by now.
+-- Returns 2 each: tag and fence of the leases that are somebody else's, or nobody's, by now.
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
 local lost = {}
@@ -11,6 +11,7 @@ for i = 1, #ARGV, 2 do
     redis.call('ZADD', KEYS[1], 'XX', now, ARGV[i])
   else
     lost[#lost + 1] = ARGV[i]
+    lost[#lost + 1] = ARGV[i + 1]
   end
 end
 return lost

@@ -7,12 +7,15 @@
 -- Leases are judged by the server's clock, and cannot be renewed while the server is away. So a sweep that finds no
 -- recent sweep before it waits one lease first: whoever lives has renewed by then. Where sweeps are always that late,
 -- the third goes on nevertheless: else nothing would ever be restored.
+-- A message whose list is no list stays held, and keeps no other from being restored.
 -- Messages of stock workers have no record in `held` and are left to kombu's own visibility timeout.
 --
 -- Returns how many were restored.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local lease, most, suspect = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+-- Redis refuses only the first write of a script on a full server, and only one that needs memory.
+redis.call('ZREM', KEYS[2], '')
 local record = redis.call('HMGET', KEYS[4], 'at', 'from', 'late', 'cursor')
 local from, late = tonumber(record[2] or 0), 0
 if not record[1] or now - tonumber(record[1]) > lease / 2 then
@@ -20,6 +23,12 @@ if not record[1] or now - tonumber(record[1]) > lease / 2 then
   if late <= 2 then
     from = now + lease
   end
+end
+-- The clock was set back: what was to come in a lease at most would come much later. A living holder renews by the new
+-- time; a dead one's lease begins anew.
+from = math.min(from, now + lease)
+for _, tag in ipairs(redis.call('ZRANGE', KEYS[2], string.format('(%.6f', now + lease), '+inf', 'BYSCORE', 'LIMIT', 0, 100)) do
+  redis.call('ZADD', KEYS[2], 'XX', string.format('%.6f', now), tag)
 end
 redis.call('HSET', KEYS[4], 'at', string.format('%.6f', now), 'from', string.format('%.6f', from), 'late', late)
 if now < from then
@@ -38,14 +47,20 @@ end
 local function restore(tag, message, list)
   local id, lost = id_of(message), 0
   if id then
-    lost = redis.pcall('INCR', 'gaia:lost:' .. id)
-    lost = type(lost) == 'number' and lost or 0
+    lost = redis.pcall('GET', 'gaia:lost:' .. id)
+    lost = (type(lost) == 'string' and tonumber(lost) or 0) + 1
+  end
+  if not pcall(push, lost >= suspect and 'LPUSH' or 'RPUSH', list, message) then
+    return false
+  end
+  if id then
+    redis.pcall('INCR', 'gaia:lost:' .. id)
     redis.call('EXPIRE', 'gaia:lost:' .. id, ARGV[3])
   end
-  push(lost >= suspect and 'LPUSH' or 'RPUSH', list, message)
   redis.call('HDEL', KEYS[1], tag)
   redis.call('ZREM', KEYS[2], tag)
   redis.call('HDEL', KEYS[3], tag)
+  return true
 end
 
 local restored, offset = 0, 0
@@ -57,9 +72,10 @@ while restored < most do
   for _, tag in ipairs(tags) do
     local own, held = redis.call('HGET', KEYS[3], tag), redis.call('HGET', KEYS[1], tag)
     local message, list = message_of(own or '', held or '')
-    if message then
-      restore(tag, message, list)
+    if message and restore(tag, message, list) then
       restored = restored + 1
+    elseif message then
+      offset = offset + 1
     elseif own and not held then
       -- A record without a message: nothing can be restored from it.
       redis.call('ZREM', KEYS[2], tag)

@@ -42,8 +42,18 @@ end
 
 local function act(message, list, action, a, b, tag)
   if action == 'delay' then
+    local changed = b ~= '' and b or message
+    if redis.call('EXISTS', 'gaia:cancel:' .. (id_of(message) or '')) == 1 then
+      -- Cancelled since it was fetched: the next look at it ends it.
+      push('RPUSH', list, changed)
+      return
+    end
+    if redis.call('HEXISTS', waiting, tag) == 1 then
+      -- Another message of the same tag waits already: a foreign producer gives no tags of their own.
+      tag = 'x' .. fence .. '.' .. tag
+    end
     redis.call('ZADD', delayed, a, tag)
-    redis.call('HSET', waiting, tag, list .. '\n' .. (b ~= '' and b or message))
+    redis.call('HSET', waiting, tag, list .. '\n' .. changed)
   elseif action == 'aside' then
     if stopped[a] then
       redis.call('RPUSH', 'gaia:aside:' .. a, list .. '\n' .. message)
@@ -85,7 +95,8 @@ local function commit(tags, fences, details)
   for i, at in pairs(details) do
     if ARGV[at + 2] ~= '' then
       redis.call('SET', ARGV[at + 2], ARGV[at + 3], 'EX', ARGV[at + 4])
-      redis.call('PUBLISH', ARGV[at + 2], ARGV[at + 3])
+      -- News only. An error here would end the script halfway, and the ends behind this one would be lost.
+      redis.pcall('PUBLISH', ARGV[at + 2], ARGV[at + 3])
     end
     if moved[i] then
       local message, list = moved[i][1], moved[i][2]

@@ -9,6 +9,7 @@ from kombu import Connection, Exchange, Producer
 
 from gaia.store import keys
 from tasks.broker import channel as channel_module
+from tests.support.waiting import until
 from tests.unit.broker.conftest import TRANSPORT, Broker, held, text
 
 STEPS = ("", "\x06\x163", "\x06\x166", "\x06\x169")
@@ -182,6 +183,18 @@ def test_where_tracking_is_refused_the_wait_still_takes_nothing_off_the_lists(
         broker.pump(lambda: held(client) == (0, 0, 0), "the commit")
     finally:
         broker.close()
+
+
+def test_a_suspect_waits_for_another_unless_its_time_is_over(broker: Broker, client: "redis.Redis") -> None:
+    late = {"task": "q.x", "id": "late", "gaia": {"v": 1, "deadline": 1.0}}
+    for tag in ("runs", "waits", "late"):
+        client.set(keys.LOST + tag, 2)
+    client.lpush("q", text("runs"), text("waits"), text("late", headers=late))
+    assert broker.consume().receive(2) == ["runs", "late"]
+    until(lambda: broker.idle(0.1) or client.hexists(keys.DELAYED_MESSAGES, "waits"))
+    for each in list(broker.received):
+        each.ack()
+    assert broker.receive(3)[2] == "waits"
 
 
 # --- what goes wrong

@@ -34,11 +34,11 @@ class Recording:
         self.given_back: list[str] = []
         self.sweeps = 0
 
-    def renew(self, leases: list[tuple[str, str]]) -> list[str]:
+    def renew(self, leases: list[tuple[str, str]]) -> list[tuple[str, str]]:
         tags = {tag for tag, _ in leases}
         self.renewed.append(tags)
         self.renewing(tags)
-        return [tag for tag in tags if tag in self.lost]
+        return [each for each in leases if each[0] in self.lost]
 
     def commit(self, commits: list[Commit], _fence: str) -> int:
         self.committed += [each.tag for each in commits]
@@ -118,7 +118,11 @@ def test_running_and_ended_messages_are_renewed_until_they_are_committed(holder:
     holder.end("ended")
     seen = kept(holder).renewed
     until(lambda: {"runs", "ended"} in seen)
-    holder.take_commits()
+    sent = holder.take_commits()
+    count = len(seen)
+    until(lambda: len(seen) > count + 1)
+    assert seen[-1] == {"runs", "ended"}
+    holder.arrived(sent)
     until(lambda: seen[-1] == {"runs"})
 
 
@@ -173,6 +177,17 @@ def test_a_run_told_to_stop_gives_the_message_back_under_the_lease_it_came_with_
     assert not holder.fetched("a", "new", FAR, {})
     assert holder.was_told("a")
     assert holder.drop(["a"]) == [("a", "new")]
+
+
+def test_the_lost_lease_of_an_earlier_fetch_stops_no_later_run(holder: Holder) -> None:
+    """A commit under way has the old fence when the message comes here again."""
+    holder.fetched("a", "old", FAR, {})
+    holder.end("a")
+    holder.take_commits()
+    holder.fetched("a", "new", FAR, {})
+    assert sorted(holder.due()) == [("a", "new"), ("a", "old")]
+    holder.lose("a", "old")
+    assert not holder.was_told("a")
 
 
 def test_suspects_run_one_at_a_time(holder: Holder) -> None:

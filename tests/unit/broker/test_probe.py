@@ -34,7 +34,6 @@ def test_the_locked_versions_fit_and_nothing_is_left_behind() -> None:
         (kombu_redis.Channel, "_create_client"),
         (kombu_redis.Channel, "_update_queue_cycle"),
         (virtual.QoS, "append"),
-        (virtual.QoS, "can_consume_max_estimate"),
         (virtual.Transport, "_deliver"),
         (redis.Connection, "pack_commands"),
         (redis.Connection, "send_packed_command"),
@@ -55,7 +54,6 @@ def test_an_inside_that_is_gone_is_refused_in_one_line(monkeypatch: pytest.Monke
     ("owner", "name", "changed", "step"),
     [
         (kombu_redis.Channel, "_q_for_pri", lambda _, queue, pri: f"{queue}:{pri}", "a channel is opened"),
-        (virtual.QoS, "can_consume", lambda _: True, "a message is fetched"),
         (virtual.Transport, "_deliver", lambda *_: None, "a message is fetched"),
         (virtual.QoS, "ack", lambda *_: None, "a message is acknowledged"),
     ],

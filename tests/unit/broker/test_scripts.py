@@ -91,7 +91,7 @@ class Worker:
 
     def renew(self, *tags: str) -> list[bytes]:
         parts = [part for tag in tags for part in (tag, self.fences[tag])]
-        return list(self.client.register_script(SCRIPTS["renew"])(keys=HELD[1:], args=parts))
+        return list(self.client.register_script(SCRIPTS["renew"])(keys=HELD[1:], args=parts))[::2]
 
     def sweep(self, lease_s: float) -> int:
         return int(
@@ -440,6 +440,16 @@ def test_a_delayed_end_comes_back_at_its_time_and_not_before(client: "redis.Redi
     assert found == ["a"]
     assert time.time() >= due
     assert client.zcard(keys.DELAYED) == client.hlen(keys.DELAYED_MESSAGES) == 0
+
+
+def test_what_was_cancelled_since_it_was_fetched_is_not_delayed(client: "redis.Redis", one: Worker) -> None:
+    put(client, "a")
+    one.turn(1)
+    client.set(keys.cancel("a"), 1)
+    one.turn(0, one.act("a", "delay", time.time() + 60))
+    assert one.turn(1) == (0, ["a"])
+    assert one.cancelled == {"a": 1}
+    assert not client.exists(keys.DELAYED, keys.DELAYED_MESSAGES)
 
 
 @pytest.mark.parametrize("action", ["delay", "aside", "bury"])

@@ -53,6 +53,11 @@ def test_a_wrong_argument_is_named(tmp_path: Path, arguments: list[str]) -> None
     assert "`gaia up --help`" in refused(gaia(*arguments, cwd=tmp_path), 2)
 
 
+@pytest.mark.parametrize("name", ["", " ", "x" * 65, "a\nb", "%h", b"\xff"])
+def test_a_name_that_no_id_can_hold_is_refused(tmp_path: Path, name: str) -> None:
+    assert "--name" in refused(gaia("worker", "api", "--name", name, cwd=tmp_path), 2)
+
+
 def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
     for name in ("up", "flower", "chromium", "demo"):
         assert "did you mean GAIA_FLOWER__PORT?" in refused(gaia(name, cwd=tmp_path, GAIA_FLOWER__PROT="1"))

@@ -24,6 +24,7 @@ from gaia.errors import (
     InvalidCall,
     InvalidSetting,
     KeyReused,
+    NoResult,
     NotConfigured,
     PayloadTooLarge,
     Unreachable,
@@ -254,7 +255,36 @@ def test_a_key_queues_one_call(gaia: Gaia, client: redis.Redis) -> None:
     ids = {gaia.submit(CALL, idempotency_key="order").id for _ in range(5)}
     assert len(ids) == 1
     assert len(queued(client)) == 1
-    assert 0 < client.ttl(keys.idempotency("order")) <= keys.KEY_TTL_S
+    ttl_s = client.ttl(keys.idempotency("order"))
+    assert keys.KEY_TTL_S < ttl_s <= keys.KEY_TTL_S + wire.DEFAULT_DEADLINE_S
+
+
+def test_a_key_outlives_the_deadline_of_a_delayed_call_by_the_life_of_its_result(
+    gaia: Gaia, client: redis.Redis
+) -> None:
+    day_s = 86_400
+    first = gaia.submit(CALL, idempotency_key="later", delay=timedelta(days=2), deadline=timedelta(days=1))
+    assert 3 * day_s <= client.ttl(keys.idempotency("later")) - keys.KEY_TTL_S <= 3 * day_s + 1
+    second = gaia.submit(CALL, idempotency_key="later", delay=timedelta(days=2), deadline=timedelta(days=1))
+    assert second.id == first.id
+    assert client.zcard(keys.DELAYED) == 1
+
+
+def test_a_later_call_under_a_key_waits_as_long_as_the_first_would(gaia: Gaia) -> None:
+    first = gaia.submit(CALL, idempotency_key="later", delay=timedelta(days=2))
+    assert gaia.submit(CALL, idempotency_key="later")._wait_s(None) == pytest.approx(first._wait_s(None), abs=5)
+
+
+def test_a_later_call_under_a_key_whose_call_stores_no_result_hears_so(gaia: Gaia) -> None:
+    gaia.submit(CALL, idempotency_key="untold", result=False)
+    with pytest.raises(NoResult):
+        gaia.submit(CALL, idempotency_key="untold").get()
+
+
+def test_a_key_claimed_by_an_earlier_version_leads_to_its_call(gaia: Gaia, client: redis.Redis) -> None:
+    first = gaia.submit(CALL, idempotency_key="old")
+    client.hdel(keys.idempotency("old"), "deadline", "stored")
+    assert gaia.submit(CALL, idempotency_key="old").id == first.id
 
 
 def test_a_key_with_another_payload_names_the_first_call(gaia: Gaia, client: redis.Redis) -> None:

@@ -78,3 +78,16 @@ def test_every_contract_has_one_of_the_queues() -> None:
 
 def test_celery_knows_every_shared_option() -> None:
     assert set(wire.SHARED_OPTIONS) <= set(DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        wire.Envelope(),
+        wire.Envelope(published_at=1763886000.25, deadline=1763886900.0),
+        wire.Envelope(published_at=1e16, deadline=5e-324),
+        wire.Envelope(published_at=1.0, deadline=2.0, key='a "key"', submitted_at=0.5),
+    ],
+)
+def test_the_text_is_the_headers_json(envelope: wire.Envelope) -> None:
+    assert json.loads(envelope.text()) == envelope.header()

@@ -106,6 +106,15 @@ def test_a_shadow_refuses_nothing_and_is_counted() -> None:
     assert count("gaia_limit_decisions_total", **labels) - before == 9
 
 
+def test_a_shadow_of_slots_counts_what_it_would_have_refused() -> None:
+    found, names = limits(a_example=Limit(concurrency=1, shadow=True)), levels(host="a.example")
+    labels = {"limit": "slots", "level": "host", "outcome": "shadow_refused"}
+    before = count("gaia_limit_decisions_total", **labels)
+    with found.holding(SCOPE, names, if_away=CLOSED), found.holding(SCOPE, names, if_away=CLOSED):
+        assert count("gaia_limit_decisions_total", **labels) - before == 1
+    found.close()
+
+
 def test_a_lease_is_renewed_until_it_is_released_and_its_loss_is_found_out() -> None:
     time = HeldTime()
     leases = MemoryLeases(time.clock())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from config.settings import SettingsError
-from tasks.runtime.memory import MemoryBound, resident_bytes
+from tasks.runtime.memory import APART_S, RENEWED_AT, MemoryBound, resident_bytes
 
 ROOT = Path(__file__).parents[3]
 
@@ -61,6 +62,36 @@ def test_a_process_becomes_itself_again(tmp_path: Path) -> None:
     assert [each for each in found["open"] if each > 3] == []  # the listing itself is 3
     assert (found["prefix"], found["directory"], found["variable"]) == (sys.prefix, str(tmp_path), "kept")
     assert found["threads"] == 1
+
+
+ENDING = """
+import os, signal, sys
+from tasks.runtime.memory import MemoryBound, reexecute_if_due
+
+bound = MemoryBound(None, 2, 0, used_bytes=lambda: 1)
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, lambda *_: None)
+reexecute_if_due(bound)
+os.kill(os.getpid(), signal.SIGHUP)
+print("not renewed", flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+print("not ended")
+"""
+
+
+def test_a_signal_between_the_worker_and_its_renewal_ends_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDING], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "not renewed\n")
+
+
+def test_the_time_of_a_renewal_is_told_once_and_to_no_child() -> None:
+    code = "import os; from tasks.runtime.memory import *; bound = MemoryBound(None, 2, 0, used_bytes=lambda: 1)"
+    code += "; print(bound._not_before, RENEWED_AT in os.environ)"
+    environ = {**os.environ, RENEWED_AT: "5.0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{5.0 + APART_S} False\n"
 
 
 def test_a_bound_below_what_an_idle_worker_has_is_refused_by_name() -> None:

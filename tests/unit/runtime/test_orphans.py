@@ -30,10 +30,8 @@ def gaia(fresh_url: str) -> Iterator[Gaia]:
 
 
 @pytest.fixture
-def orphans(client: redis.Redis, fresh_url: str) -> Orphans:
-    with Celery(backend=fresh_url, set_as_current=False) as app:
-        app.conf.update(wire.SHARED_OPTIONS)
-        return Orphans(client, client, app.backend)
+def orphans(client: redis.Redis) -> Orphans:
+    return Orphans(client, client)
 
 
 def text(call_id: str = "an-id", *, stored: bool = True, key: str | None = None) -> bytes:
@@ -74,6 +72,16 @@ def test_a_result_that_is_there_is_not_overwritten(orphans: Orphans, client: red
     assert client.get(keys.result("an-id")) == b"the result"
 
 
+def test_a_caller_that_cancelled_hears_of_that(orphans: Orphans, gaia: Gaia) -> None:
+    gaia.cancel("an-id")
+    gaia.cancel("untold")
+    orphans.answer(text())
+    orphans.answer(text("untold", stored=False))
+    with pytest.raises(errors.Cancelled):
+        gaia.pending("an-id", AskThing).get(timeout=5)
+    assert gaia.dead.list() == []
+
+
 def test_an_answer_under_a_key_is_kept_as_long_as_the_key(orphans: Orphans, client: redis.Redis) -> None:
     orphans.answer(text(key="k"))
     assert client.ttl(keys.result("an-id")) > wire.RESULT_TTL_S
@@ -93,6 +101,12 @@ def test_garbage_is_put_among_the_dead_letters(orphans: Orphans, gaia: Gaia, gar
     orphans.answer(garbage)
     (letter,) = gaia.dead.list()
     assert letter.reason == "no message: it has no id"
+
+
+def test_an_id_that_no_key_can_hold_is_put_among_the_dead_letters(orphans: Orphans, gaia: Gaia) -> None:
+    orphans.answer(text("\\ud800"))
+    (letter,) = gaia.dead.list()
+    assert letter.reason == "no message: its id is no text"
 
 
 def test_a_message_of_an_unknown_operation_is_answered_too(orphans: Orphans, gaia: Gaia) -> None:

@@ -10,6 +10,11 @@ while true do
     return given
   end
   local list, message = string.match(entry, '^([^\n]*)\n(.*)$')
-  push('RPUSH', list, message)
+  if not list or not pcall(push, 'RPUSH', list, message) then
+    -- Its list has become a key of another type: it stays here, and so does the pause, for another try.
+    redis.call('RPUSH', KEYS[2], entry)
+    redis.call('SADD', KEYS[1], ARGV[1])
+    return redis.error_reply('a message cannot go back to its list; the pause holds on')
+  end
   given = given + 1
 end

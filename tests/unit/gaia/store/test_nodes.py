@@ -11,6 +11,7 @@ from gaia.sticky import HolderId, new_boot
 from gaia.store import keys, nodes
 from gaia.store.nodes import Node, Nodes
 from gaia.store.scripts import script
+from tests.support.probe import AskThing
 
 
 @pytest.fixture
@@ -89,9 +90,10 @@ def test_orphans_that_nobody_answered_are_given_again(client: redis.Redis) -> No
 def test_one_beat_takes_a_bounded_number_of_messages(client: redis.Redis) -> None:
     gone(client, "x@h")
     client.lpush("gaia.node.x@h", *(f"m{number}" for number in range(nodes.SWEPT_PER_BEAT + 10)))
-    nodes.beat(client, node())
+    one = node()
+    nodes.beat(client, one)
     assert client.hlen(keys.ORPHANS) == nodes.SWEPT_PER_BEAT
-    nodes.beat(client, node())
+    nodes.beat(client, one)
     assert client.hlen(keys.ORPHANS) == nodes.SWEPT_PER_BEAT + 10
     assert client.zscore(keys.NODES, "x@h") is None
 
@@ -100,11 +102,14 @@ def test_nobody_is_judged_by_a_cluster_that_was_silent_itself(client: redis.Redi
     gone(client, "x@h")
     client.hset(keys.SWEEP, "beat", time.time() - nodes.LIFE_S)
     client.lpush("gaia.node.x@h", "m")
+    one = node()
     for _ in range(3):
-        assert nodes.beat(client, node()) == []
+        assert nodes.beat(client, one) == []
     assert client.llen("gaia.node.x@h") == 1
     client.hset(keys.SWEEP, "beat_from", time.time() - 1)
-    assert len(nodes.beat(client, node())) == 1
+    found = nodes.beat(client, one)
+    assert found is not None
+    assert len(found) == 1
 
 
 def test_a_node_that_lives_keeps_its_queue(client: redis.Redis) -> None:
@@ -128,11 +133,65 @@ def test_a_node_that_leaves_orphans_its_queue_at_once(client: redis.Redis) -> No
 def test_an_earlier_boot_does_not_take_the_node_from_a_later_one(client: redis.Redis) -> None:
     earlier, later = node("x@h"), node("x@h")
     nodes.beat(client, earlier)
-    nodes.beat(client, later)
+    nodes.beat(client, later, replaces=earlier.boot)
     client.lpush("gaia.node.x@h", "m")
     assert nodes.leave(client, earlier) == []
     assert client.llen("gaia.node.x@h") == 1
     assert [each.boot for each in Nodes(client, "redis://h").list()] == [later.boot]
+
+
+def test_a_boot_that_is_not_known_to_have_ended_keeps_the_name(client: redis.Redis) -> None:
+    one, other = node("x@h"), node("x@h")
+    nodes.beat(client, one)
+    before = client.hgetall(keys.node("x@h"))
+    assert nodes.beat(client, other) is None
+    assert nodes.beat(client, other, first=True, replaces="of a third") is None
+    assert client.hgetall(keys.node("x@h")) == before
+    assert nodes.beat(client, one) == []
+    found = nodes.holder_of(client, "x@h")
+    assert found is not None
+    assert found.boot == one.boot
+    assert nodes.holder_of(client, "y@h") is None
+
+
+def test_the_first_beat_of_a_boot_orphans_what_was_for_earlier_ones(client: redis.Redis) -> None:
+    earlier, later = node("x@h"), node("x@h")
+    nodes.beat(client, earlier)
+    client.lpush("gaia.node.x@h", "m")
+    assert nodes.beat(client, earlier) == []
+    found = nodes.beat(client, later, first=True, replaces=earlier.boot)
+    assert [message for _, message in found] == [b"m"]
+    nodes.orphans(client, found)
+    client.lpush("gaia.node.x@h", "for the later")
+    assert nodes.beat(client, later) == []
+    assert client.llen("gaia.node.x@h") == 1
+
+
+def test_delayed_calls_for_a_node_are_orphaned_when_it_goes(client: redis.Redis, fresh_url: str) -> None:
+    one, other = node("x@h"), node("y@h")
+    with Gaia(fresh_url) as gaia:
+        for each in (one, other):
+            nodes.beat(client, each)
+        mine = gaia.submit(AskThing(HolderId.new("x@h", one.boot).format()), delay=86_400, priority=9)
+        kept = gaia.submit(AskThing(HolderId.new("y@h", other.boot).format()), delay=86_400)
+        withdrawn = gaia.submit(AskThing(HolderId.new("x@h", one.boot).format()), delay=86_400)
+        withdrawn.cancel()
+        assert client.ttl(f"{keys.LATER}x@h") == -1
+        (found,) = nodes.leave(client, one)
+    assert mine.id.encode() in found[1]
+    assert client.zrange(keys.DELAYED, 0, -1) == client.hkeys(keys.DELAYED_MESSAGES) == [kept.id.encode()]
+    assert not client.exists(f"{keys.LATER}x@h")
+
+
+def test_delayed_calls_for_a_node_that_came_due_are_forgotten_with_the_next(
+    client: redis.Redis, fresh_url: str
+) -> None:
+    one = node("x@h")
+    nodes.beat(client, one)
+    client.zadd(f"{keys.LATER}x@h", {"long due": 5.0})
+    with Gaia(fresh_url) as gaia:
+        pending = gaia.submit(AskThing(HolderId.new("x@h", one.boot).format()), delay=60)
+    assert client.zrange(f"{keys.LATER}x@h", 0, -1) == [pending.id.encode()]
 
 
 def test_what_comes_back_to_the_queue_of_a_gone_node_is_swept(client: redis.Redis) -> None:
