@@ -44,6 +44,7 @@ from gaia.store.results import parse
 from tasks import metrics
 from tasks.broker.holder import holding
 from tasks.delivery.running import Running
+from tasks.limits import cluster
 from tasks.runtime import identity
 from tasks.runtime.express import ENDED
 from tasks.runtime.logs import working_on
@@ -73,6 +74,7 @@ HANDLERS: Final[dict[str, Handler]] = {}
 """Operation name to handler, filled as the subsystems' `tasks` modules are imported."""
 
 _closers: list[Callable[[], None]] = []
+_closing: Final = threading.Lock()
 
 
 def handles(contract: type[C]) -> Callable[[Callable[[C, Scope], Any]], Callable[[C, Scope], Any]]:
@@ -110,16 +112,21 @@ def once(build: Callable[[], T]) -> Callable[[], T]:
 
 
 def close_services() -> None:
-    """Close every service that was built, the last first; one that fails does not keep the rest open."""
-    while True:
-        try:
-            close = _closers.pop()
-        except IndexError:
-            return  # two threads may close at a worker's end
-        try:
-            close()
-        except Exception:
-            log.exception("a service could not be closed")
+    """Close every service that was built, the last first, then the limits that they hold leases of.
+
+    One that fails does not keep the rest open. Two threads may ask at a worker's end: both return when all is closed.
+    """
+    with _closing:
+        while _closers:
+            _close(_closers.pop())
+        _close(cluster.close)
+
+
+def _close(close: Callable[[], None]) -> None:
+    try:
+        close()
+    except Exception:
+        log.exception("a service could not be closed")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import psutil  # noqa: E402
 from config import settings  # noqa: E402
 from gaia import Gaia, process  # noqa: E402
 from gaia.contracts.process import Limits  # noqa: E402
-from tasks.process.launcher import messages  # noqa: E402
+from tasks.process.keepers import answer  # noqa: E402
 from tasks.process.service import ProcessService  # noqa: E402
 from tasks.process.starting import _Streams  # noqa: E402
 from tasks.roots.roots import Roots  # noqa: E402
@@ -100,15 +100,12 @@ def ours(found: ProcessService) -> tuple[Callable[[], None], Callable[[], None]]
     def start() -> None:
         with _Streams(keep_stdin=False) as streams:
             keeper = starter._asked(plan, streams)  # noqa: SLF001 - as above
-            while not (message := messages.receive(keeper.channel)).fds:
-                pass
-            os.close(message.fds[0])
+            os.close(answer(keeper, 20).fds[0])
             running.append(keeper)
 
     def end() -> None:
         keeper = running.pop()
-        while "ended" not in (report := messages.receive(keeper.channel).body):
-            pass
+        report = answer(keeper, 20).body
         if report["again"]:
             found._admission.keepers.give_back(keeper)  # noqa: SLF001 - as above
         else:
@@ -241,7 +238,7 @@ def queue(rounds: int, count: int) -> None:
                     (count / (time.perf_counter() - start), (own_s() - before) / count * 1e3, 0.0)
                 )
                 for enforcement in ("auto", "sampled"):
-                    for threads in (2, 8):
+                    for threads in (8, 64, 208):
                         log = directory / f"{number}-{enforcement}-{threads}.log"
                         name = f"gaia, {enforcement}, concurrency {threads}"
                         rows.setdefault(name, []).append(_through(url, log, enforcement, threads, count))

@@ -124,16 +124,23 @@ class Limits:
 
     @contextmanager
     def holding(
-        self, scope: Scope, names: tuple[str, ...], *, ttl_s: float = LEASE_TTL_S, if_away: Away
+        self,
+        scope: Scope,
+        names: tuple[str, ...],
+        *,
+        at_most: int | None = None,
+        ttl_s: float = LEASE_TTL_S,
+        if_away: Away,
     ) -> Iterator[Held]:
         """Hold a slot of every level inside the block; it is renewed there, and lapses `ttl_s` after a crash.
 
+        `at_most` is how many slots the last name has where nothing is set for it.
         A block that lasts asks `Held.check`, which raises `LeaseLost`.
 
         Raises:
             LimitExceeded, Cancelled, DeadlineExceeded, Unreachable: as `admit`.
         """
-        slots = self.policy.slots(names)
+        slots = self.policy.slots(names, at_most)
 
         def ask() -> Lease | Refused:
             return answer(slots, self._leases.acquire(slots, ttl_s=ttl_s, if_away=if_away))
@@ -211,3 +218,9 @@ def limits() -> Limits:
     """Give the limits of this process' cluster."""
     found = settings.load()
     return Limits.in_redis(found.redis_url, found.limits)
+
+
+def close() -> None:
+    """Close them, if anything has asked for them; again changes nothing. For the end of a worker."""
+    if limits.cache_info().currsize:
+        limits().close()

@@ -16,6 +16,8 @@ from tasks.process.starting import Plan, Starter
 from tasks.roots.roots import Roots
 from tasks.scope import Later, Scope
 
+HOLD_S: Final = 0.5
+"""How long a call waits for a place; else a worker without any would fetch and give back all day."""
 FULL_S: Final = 0.25
 """When a call comes back that found every place taken."""
 
@@ -36,12 +38,15 @@ class Admission:
         self._starter = Starter(given=given, roots=roots, keepers=self.keepers)
 
     @contextmanager
-    def admitted(self, call: process.Run | process.Start) -> Iterator[Plan]:
+    def admitted(self, call: process.Run | process.Start, scope: Scope) -> Iterator[Plan]:
         """Judge a call, and take its places: one of this worker, and one of its profile in the cluster.
+
+        A place of the worker is waited for, at most `HOLD_S`.
 
         Raises:
             Later: if they are taken.
             Unreachable: if the profile has a bound in the cluster and Redis is away.
+            Cancelled, DeadlineExceeded: of the call, while it waits.
             InvalidCall, ExecutableDenied, and what else refuses a program.
         """
         with ExitStack() as stack:
@@ -50,12 +55,12 @@ class Admission:
             except GaiaError:
                 self.counters.refused()
                 raise
-            if not self.counters.enter():
+            if not self.counters.enter(scope.bound_s(HOLD_S)):
                 raise Later(FULL_S)
             stack.callback(self.counters.leave)
             profile = self._settings.profile(call.profile)
-            if self._quotas is not None and profile is not None and profile.concurrency is not None:
-                stack.enter_context(self._quotas.taken(call.profile, profile.concurrency))
+            if self._quotas is not None and profile is not None:
+                stack.enter_context(self._quotas.taken(scope, call.profile, profile.concurrency))
             yield plan
 
     def start(self, plan: Plan, scope: Scope, loop: Loop, **options: object) -> Program:
@@ -78,7 +83,5 @@ class Admission:
             program.keeper.close()
 
     def close(self) -> None:
-        """Let every keeper go, and renew no lease any more."""
+        """Let every keeper go."""
         self.keepers.close()
-        if self._quotas is not None:
-            self._quotas.close()

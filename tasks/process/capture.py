@@ -15,17 +15,25 @@ class Capture:
     tail: bool = False
     total_bytes: int = 0
     ended: bool = False
-    _kept: bytearray = field(default_factory=bytearray)
+    _kept: bytearray | bytes = field(default_factory=bytearray)
 
     def take(self, chunk: bytes) -> None:
         """Keep what is to be kept of a chunk."""
+        kept = self._kept
+        if isinstance(kept, bytes):
+            return  # settled
         self.total_bytes += len(chunk)
         if not self.tail:
-            self._kept += chunk[: self.capacity_bytes - len(self._kept)]
+            kept += chunk[: self.capacity_bytes - len(kept)]
             return
-        self._kept += chunk
-        if len(self._kept) > self.capacity_bytes + _SLACK_BYTES:
-            del self._kept[: len(self._kept) - self.capacity_bytes]
+        kept += chunk
+        if len(kept) > self.capacity_bytes + _SLACK_BYTES:
+            del kept[: len(kept) - self.capacity_bytes]
+
+    def settle(self) -> bytes:
+        """Take no more, and give what is kept: one copy, shared with whoever asks later."""
+        self._kept = self.body()
+        return self._kept
 
     @property
     def truncated(self) -> bool:

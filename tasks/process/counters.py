@@ -29,16 +29,16 @@ class Counters:
     def __init__(self, capacity: int) -> None:
         """Start at nothing."""
         self.capacity = capacity
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._reasons: Counter[str] = Counter()
         self._running = self._peak_running = self._started = self._completed = self._failed = self._refused = 0
         self._output_bytes = self._peak_memory_bytes = 0
         self._cpu_s = 0.0
 
-    def enter(self) -> bool:
-        """Take a place; False if all are taken."""
+    def enter(self, wait_s: float = 0.0) -> bool:
+        """Take a place, after waiting for one at most so long; False if all are taken."""
         with self._lock:
-            if self._running >= self.capacity:
+            if not self._lock.wait_for(lambda: self._running < self.capacity, wait_s):
                 return False
             self._running += 1
             self._peak_running = max(self._peak_running, self._running)
@@ -49,6 +49,7 @@ class Counters:
         """Give a place back."""
         with self._lock:
             self._running -= 1
+            self._lock.notify()
         metrics.PROGRAMS.dec()
 
     def started(self) -> None:

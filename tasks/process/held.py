@@ -14,6 +14,8 @@ from tasks.process.registry import Record
 
 REMEMBERED: Final = 1000
 """Programs that have ended and can still be asked for."""
+REMEMBERED_BYTES: Final = 256 * 1024 * 1024
+"""What the last output of those may take; the latest is remembered in any case."""
 _WAITS: Final = 1000
 
 
@@ -31,6 +33,16 @@ class Held:
         if len(self.waits) >= _WAITS:
             self.waits = {name: end for name, end in self.waits.items() if end > now}
         return self.waits.setdefault(call_id, now + timeout_s)
+
+    def looked(self, call_id: str) -> bool:
+        """Say whether a waiting call was here before."""
+        return call_id in self.waits
+
+    @property
+    def kept_bytes(self) -> int:
+        """Count the output that is kept of a program that has ended."""
+        exited = self.program.exited
+        return 0 if exited is None else len(exited.stdout) + len(exited.stderr)
 
     def state(self) -> process.State:
         """Describe it as it is now."""
@@ -99,9 +111,11 @@ class HeldPrograms:
         """Forget what ended too long ago, and the first to end where there are too many."""
         with self._lock:
             ended = sorted((each.ended_at, name) for name, each in self._held.items() if each.ended_at is not None)
-            surplus = len(ended) - REMEMBERED
-            for number, (at, name) in enumerate(ended):
-                if number < surplus or at + self._remember_s < now:
+            size_bytes = 0
+            for number, (at, name) in enumerate(reversed(ended)):
+                size_bytes += self._held[name].kept_bytes
+                much = number >= REMEMBERED or (number > 0 and size_bytes > REMEMBERED_BYTES)
+                if much or at + self._remember_s < now:
                     del self._held[name]
 
 

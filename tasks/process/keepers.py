@@ -26,8 +26,8 @@ START_S: Final = 20.0
 """For a launcher to say what holds, and for a keeper to be there; on an idle machine 0.05 s and 0.02 s."""
 SPARE: Final = 4
 """Keepers made ahead of those that are needed."""
-IDLE: Final = 16
-"""Keepers that are kept for later; the rest end with their program."""
+IDLE: Final = 64
+"""Keepers that are kept for later, about a megabyte each; the one that rested longest makes room."""
 PREFIX: Final = "gaia-process-"
 _LOCK: Final = "lock"
 _MAIN: Final = (
@@ -50,7 +50,8 @@ class Keeper:
     """A channel to a keeper. `shape` is what its first program fixed."""
 
     def __init__(self, channel: socket.socket) -> None:
-        """Take the channel."""
+        """Take the channel. It never blocks: a keeper that was stopped must not hold a thread of the worker."""
+        channel.settimeout(0)
         self.channel = channel
         self.shape: Shape | None = None
 
@@ -122,10 +123,12 @@ class Keepers:
     def give_back(self, keeper: Keeper) -> None:
         """Take back a keeper that may hold another program."""
         with self._lock:
-            if self._closed or len(self._idle) >= IDLE:
+            if self._closed:
                 keeper.close()
-            else:
-                self._idle.append(keeper)
+                return
+            if len(self._idle) >= IDLE:
+                self._idle.pop(0).close()  # or keepers of shapes that nobody asks for any more would fill the pool
+            self._idle.append(keeper)
 
     def close(self) -> None:
         """Let all go, and wait for the launcher to clear away; keepers that are lent end with their own channels."""

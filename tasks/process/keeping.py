@@ -17,16 +17,16 @@ from tasks.process.held import Held, HeldPrograms
 from tasks.process.launcher.keeper import SWEEP_S
 from tasks.process.loop import Loop, LoopThread
 from tasks.process.program import Program
-from tasks.process.registry import Record, Registry, record
+from tasks.process.registry import Registry, record
 from tasks.runtime.identity import Identity
 from tasks.scope import Later, Scope
 
 KILL_S: Final = SWEEP_S + 1.0
 """How long a killed tree may take to die before the call gives it up."""
 HOLD_S: Final = 2.0
-"""How long `wait` keeps a slot of the worker; then it gives it back."""
+"""How long `wait` keeps a slot of the worker, once; then it gives it back."""
 RETURN_S: Final = 1.0
-"""When such a call comes back."""
+"""When such a call comes back, to look without waiting: many that wait must not keep out the one that kills."""
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ class Keeping:
         """
         scope.check()
         own = self._own()
-        with ExitStack() as stack:
-            plan = stack.enter_context(self._admission.admitted(call))
+        with ExitStack() as stack, ExitStack() as failing:
+            plan = stack.enter_context(self._admission.admitted(call, scope))
             loop = self._kept_loop(call.argv[0])
             program = self._admission.start(
                 plan,
@@ -69,17 +69,26 @@ class Keeping:
                 tail=True,
                 most_bytes=call.limits.output_bytes,
             )
+            failing.callback(self._admission.let_go, program)
             entry = record(own.hold(), own.node, program.pid, call.argv[0], call.profile)
-            held = Held(program, entry)
-            program.on_end = lambda: self._ended(held, keeping)
-            self._held.add(held)
-            if self._registry is not None:
-                self._registry.enter(entry)
+            failing.callback(own.release, entry.id)
+            program.attach()
+            failing.pop_all()
             keeping = stack.pop_all()
-        program.attach()
+        return self._kept(Held(program, entry), keeping)
+
+    def _kept(self, held: Held, keeping: ExitStack) -> process.Started:
+        """Take a program in that runs already; from here on its end tidies up, also one that came before."""
+        program, entry = held.program, held.record
+        keeping.callback(self._own().release, entry.id)
+        if self._registry is not None:
+            self._registry.enter(entry)
+            keeping.callback(self._registry.leave, entry)
+        self._held.add(held)
+        program.when_ended(lambda: self._ended(held, keeping))
         if self._stopping:
             program.stop("worker_stopped", self._settings.grace_s)
-        return process.Started(entry.id, program.pid, own.node)
+        return process.Started(entry.id, program.pid, entry.worker)
 
     def _ended(self, held: Held, keeping: ExitStack) -> None:
         """Take note that a kept program has ended; in the loop's thread, so the slow part is done elsewhere."""
@@ -88,16 +97,7 @@ class Keeping:
             self._admission.counters.ended(held.program.exited)
         self._admission.let_go(held.program)
         with suppress(RuntimeError):  # the service is closed, and its directory goes as a whole
-            self._tidying.submit(self._tidy, held.record, keeping)
-
-    def _tidy(self, entry: Record, keeping: ExitStack) -> None:
-        try:
-            keeping.close()
-            if self._registry is not None:
-                self._registry.leave(entry)
-            self._own().release(entry.id)
-        except Exception:
-            log.exception("a program that ended could not be tidied up")
+            self._tidying.submit(_tidy, keeping)
 
     def _kept_loop(self, program: str) -> Loop:
         with self._lock:
@@ -105,7 +105,16 @@ class Keeping:
                 raise StartFailed(program, "the worker is stopping")
             if self._thread is None:
                 self._thread = LoopThread("gaia-process")
+                self._tidying.submit(self._sweep)
             return self._thread.loop
+
+    def _sweep(self) -> None:
+        """Clear the list of what lost workers left on it: nobody might ever ask for that."""
+        try:
+            if self._registry is not None:
+                self._registry.sweep(self._own())
+        except Exception:  # among others Redis may be away
+            log.warning("the cluster's list of programs could not be swept", exc_info=True)
 
     # --- about one kept program
 
@@ -127,8 +136,10 @@ class Keeping:
         """
         held = self._held.get(call.id)
         now = scope.clock.monotonic()
-        ends_at = scope.ends_at if call.timeout_s is None else held.until(scope.id, call.timeout_s, now)
-        if self._waited(held, min(ends_at - now, HOLD_S), scope):
+        hold_s = 0.0 if held.looked(scope.id) else HOLD_S
+        longest_s = scope.ends_at - now if call.timeout_s is None else call.timeout_s
+        ends_at = held.until(scope.id, longest_s, now)
+        if self._waited(held, min(max(0.0, ends_at - now), hold_s), scope):
             return self._answered(held, scope)
         if call.tail:
             tell(held.program, scope)
@@ -251,6 +262,13 @@ class Keeping:
             thread, self._thread = self._thread, None
         if thread is not None:
             thread.close()
+
+
+def _tidy(keeping: ExitStack) -> None:
+    try:
+        keeping.close()
+    except Exception:
+        log.exception("a program that ended could not be tidied up")
 
 
 def tell(program: Program, scope: Scope) -> None:

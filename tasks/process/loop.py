@@ -38,7 +38,7 @@ class Loop:
     def remove(self, fd: int) -> None:
         """Call back no more; to be done before the descriptor is closed. Again changes nothing."""
         if self._callbacks.pop(fd, None) is not None:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):  # ValueError: the loop is closed
                 self._epoll.unregister(fd)
 
     def turn(self, timeout_s: float) -> None:

@@ -68,7 +68,7 @@ class Program:
         self._bounds = bounds
         self._enforcement = enforcement
         self._most_bytes = most_bytes
-        self.on_end: Callable[[], None] = lambda: None
+        self._on_end: Callable[[], None] | None = None
         self._fds: dict[process.Stream, int | None] = {"stdout": pipes.stdout, "stderr": pipes.stderr}
         self._stdin = pipes.stdin
         self._rest = memoryview(stdin)
@@ -109,6 +109,14 @@ class Program:
         """Wait for the end; say whether it came. Not for the thread that turns the loop."""
         with self.changed:
             return self.changed.wait_for(lambda: self.ended, timeout_s)
+
+    def when_ended(self, act: Callable[[], None]) -> None:
+        """Do something once at its end, in the thread that turns the loop; here and now if it has ended."""
+        with self.changed:
+            if not self.ended:
+                self._on_end = act
+                return
+        act()
 
     @property
     def takes_input(self) -> bool:
@@ -225,8 +233,10 @@ class Program:
             self.reusable = bool(report.get("again"))
             self.clean = bool(report.get("clean", True))
             self.exited = self._exited(report)
+            on_end = self._on_end
             self.changed.notify_all()
-        self.on_end()
+        if on_end is not None:
+            on_end()
 
     def _exited(self, report: dict[str, Any]) -> process.Exited:
         status = report["ended"]
@@ -236,8 +246,8 @@ class Program:
             exit_code=code if code is not None and code >= 0 else None,
             signal=-code if code is not None and code < 0 else None,
             reason=self._reason(report.get("cause"), code),
-            stdout=stdout.body(),
-            stderr=stderr.body(),
+            stdout=stdout.settle(),
+            stderr=stderr.settle(),
             truncated=stdout.truncated or stderr.truncated,
             wall_s=float(report.get("wall_s", time.monotonic() - self.started_at)),
             cpu_s=float(report.get("cpu_s", 0.0)),

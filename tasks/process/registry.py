@@ -24,6 +24,7 @@ from gaia.store import keys
 from gaia.store.connection import reaching
 from gaia.store.nodes import Nodes
 from tasks.process.launcher import tree
+from tasks.runtime.identity import Identity
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ _NAMESPACE: Final = "/proc/self/ns/pid"
 
 @dataclass(frozen=True)
 class Record:
-    """One started program. `machine` is where its pid means something: a boot and a PID namespace of it."""
+    """One started program, and its worker's process, the owner. `machine` is where pids mean something."""
 
     id: str
     worker: str
@@ -41,6 +42,8 @@ class Record:
     machine: str
     pid: int
     pid_started: int
+    owner_pid: int
+    owner_started: int
     program: str
     profile: str
     started_at: float
@@ -61,7 +64,7 @@ def machine() -> str:
 
 def record(program_id: str, worker: str, pid: int, program: str, profile: str) -> Record:
     """Describe a program that has just been started here."""
-    found = tree.stat(pid)
+    found, owner = tree.stat(pid), tree.stat(os.getpid())
     return Record(
         id=program_id,
         worker=worker,
@@ -69,6 +72,8 @@ def record(program_id: str, worker: str, pid: int, program: str, profile: str) -
         machine=machine(),
         pid=pid,
         pid_started=found.start if found else 0,
+        owner_pid=os.getpid(),
+        owner_started=owner.start if owner else 0,
         program=program,
         profile=profile,
         started_at=time.time(),
@@ -88,14 +93,14 @@ class Registry:
         """Put a program on the list."""
         try:
             self._client.hset(keys.PROCESSES, entry.field, json.dumps(asdict(entry)))
-        except redis.RedisError as failure:
+        except (redis.RedisError, OSError) as failure:
             log.warning("a started program is not on the cluster's list: %s", failure)
 
     def leave(self, entry: Record) -> None:
         """Take a program off the list; what that misses, `sweep` removes once the worker has gone."""
         try:
             self._client.hdel(keys.PROCESSES, entry.field)
-        except redis.RedisError as failure:
+        except (redis.RedisError, OSError) as failure:
             log.warning("a program that ended stays on the cluster's list: %s", failure)
 
     def list(self) -> "list[tuple[Record, bool]]":
@@ -116,15 +121,17 @@ class Registry:
             entries.append((entry, not alive[boot]))
         return entries
 
-    def sweep(self) -> tuple[int, int]:
+    def sweep(self, own: Identity) -> tuple[int, int]:
         """Remove the records of lost workers; kill what lives of them on this machine. Give how many of each.
+
+        A worker that Redis alone has lost sight of, this one for instance, is not lost: its process is looked for.
 
         Raises:
             Unreachable
         """
         records = killed = 0
         for entry, lost in self.list():
-            if lost:
+            if lost and not own.owns(HolderId.parse(entry.id)) and not _owner_lives(entry):
                 if entry.machine == machine() and _kill(entry):
                     killed += 1
                 with reaching(self._url):
@@ -141,6 +148,14 @@ def _records(found: dict[bytes, bytes]) -> Iterator[Record]:
         except (ValueError, TypeError):
             continue  # of another version
         yield entry
+
+
+def _owner_lives(entry: Record) -> bool:
+    """Look for the worker's process on this machine; as this one it has another boot by now."""
+    if entry.machine != machine() or entry.owner_pid == os.getpid():
+        return False
+    found = tree.stat(entry.owner_pid)
+    return found is not None and found.start == entry.owner_started and found.state not in b"ZX"
 
 
 def _kill(entry: Record) -> bool:

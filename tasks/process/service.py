@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 
 from config import settings
 from gaia.contracts import process
-from gaia.errors import GaiaError, NotConfigured, TimedOut
+from gaia.errors import GaiaError, NotConfigured, StartFailed, TimedOut
 from tasks.process.admission import Admission
 from tasks.process.keepers import sweep_directories
 from tasks.process.keeping import KILL_S, Keeping, tell
@@ -46,8 +46,8 @@ class ProcessService(Keeping):
         """Run a program to its end. Its `timeout_s` passing is an answer; the deadline passing is an error.
 
         What a program leaves running when it ends by itself is killed at once. A tree that is stopped gets SIGTERM and
-        the grace time first, unless it has too much memory. A service that is closed starts nothing and answers
-        `worker_stopped`.
+        the grace time first, unless it has too much memory. A service that is closed starts nothing: the call goes back
+        to the queue.
 
         Raises:
             InvalidCall, ExecutableDenied, StartFailed, PathDenied, FileMissing, FileFailed, NotConfigured,
@@ -57,15 +57,15 @@ class ProcessService(Keeping):
         """
         scope.check()
         if self._stopping:
-            return _not_started()
+            raise StartFailed(call.argv[0], "the worker is stopping")
         with ExitStack() as stack:
-            plan = stack.enter_context(self._admission.admitted(call))
+            plan = stack.enter_context(self._admission.admitted(call, scope))
             loop = stack.enter_context(self._looping(scope))
             program = self._admission.start(plan, scope, loop, most_bytes=plan.bounds.output_bytes)
             if call.tail:
                 program.on_output = lambda: tell(program, scope)
-            program.attach()
             try:
+                program.attach()
                 found = self._watched(program, loop, scope)
             finally:
                 self._admission.let_go(program)
@@ -141,7 +141,7 @@ class ProcessService(Keeping):
         if call.id is not None:
             self._held.get(call.id)
             return process.Cleaned(self._held.forget(call.id), 0, 0)
-        records, killed = (0, 0) if self._registry is None else self._registry.sweep()
+        records, killed = (0, 0) if self._registry is None else self._registry.sweep(self._own())
         killed += groups.sweep(None if self._settings.cgroup is None else str(self._settings.cgroup))
         sweep_directories()
         return process.Cleaned(self._held.forget(), records, killed)
@@ -206,18 +206,3 @@ class ProcessService(Keeping):
         if self._registry is None:
             raise NotConfigured("GAIA_REDIS_URL", "the list of started programs is kept there")
         return self._registry
-
-
-def _not_started() -> process.Exited:
-    return process.Exited(
-        exit_code=None,
-        signal=None,
-        reason="worker_stopped",
-        stdout=b"",
-        stderr=b"",
-        truncated=False,
-        wall_s=0.0,
-        cpu_s=0.0,
-        peak_memory_bytes=0,
-        enforcement="sampled",
-    )

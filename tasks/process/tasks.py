@@ -3,6 +3,7 @@
 from config.settings import load
 from gaia.contracts import process
 from gaia.store.connection import connect
+from tasks.limits import cluster
 from tasks.process.quotas import Quotas
 from tasks.process.registry import Registry
 from tasks.process.service import ProcessService
@@ -21,7 +22,7 @@ def service() -> ProcessService:
         roots=Roots.from_settings(settings.files),
         own=identity.own,
         registry=Registry(connect(settings.redis_url), settings.redis_url),
-        quotas=Quotas.over(settings.redis_url),
+        quotas=Quotas(cluster.limits()),
     )
 
 

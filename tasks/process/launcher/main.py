@@ -27,6 +27,8 @@ from tasks.process.launcher.keeper import Keeper, hear_of_children
 
 FAREWELL_S: Final = 8.0
 """A keeper that has not gone by then, itself bounded by its sweep, is killed."""
+LAST_S: Final = 2.0
+"""For what was below such a keeper."""
 _POLL_S: Final = 0.02
 
 
@@ -67,31 +69,38 @@ class Launcher:
             with suppress(BlockingIOError):
                 os.read(self._child_ended, 4096)
         self._reap()
-        if self._control not in ready:
-            return True
+        return self._control not in ready or self._take_message()
+
+    def _take_message(self) -> bool:
+        """Make the keeper that is asked for; say whether the worker is still there."""
         message = messages.receive(self._control)
         if not message.body:
             return False
         if message.fds:
-            self._fork(socket.socket(fileno=message.fds[0]))
+            # Where no process or group can be made now, one call fails, by the end of its channel, and no other.
+            with socket.socket(fileno=message.fds[0]) as channel, suppress(OSError):
+                self._fork(channel)
         return True
 
     def _fork(self, channel: socket.socket) -> None:
-        group = self._group()
-        told, tell = os.pipe()
-        child = os.fork()
-        if child == 0:
-            self._fork_keeper(channel, group, told, tell)
-        os.close(tell)
-        channel.close()
-        with os.fdopen(told, "rb") as pipe:
-            pid = pipe.read()
-        if self._namespace:
-            os.waitpid(child, 0)
-        if pid:
-            self._keepers[int(pid)] = group
-        elif group is not None:
-            group.remove()
+        group, pid = self._group(), b""
+        try:
+            told, tell = os.pipe()
+            with os.fdopen(told, "rb") as pipe:
+                try:
+                    child = os.fork()
+                    if child == 0:
+                        self._fork_keeper(channel, group, told, tell)
+                finally:
+                    os.close(tell)
+                pid = pipe.read()
+            if self._namespace:
+                os.waitpid(child, 0)
+        finally:
+            if pid:
+                self._keepers[int(pid)] = group
+            elif group is not None:
+                group.remove()
 
     def _group(self) -> groups.Group | None:
         if self._site is None:
@@ -128,11 +137,14 @@ class Launcher:
         """Wait for keepers that have ended, and kill whatever is below this process and no keeper's any more."""
         while True:
             try:
-                pid, _ = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
             except ChildProcessError:
                 return
             if pid == 0:
                 break
+            if os.WIFSTOPPED(status):
+                os.kill(pid, signal.SIGKILL)  # a keeper that was stopped, by its program perhaps, holds nothing
+                continue
             group = self._keepers.pop(pid, None)
             if group is not None:
                 group.remove()
@@ -155,6 +167,10 @@ class Launcher:
         for pid in self._keepers:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + LAST_S
+        while (self._keepers or tree.children(os.getpid())) and time.monotonic() < end:
+            self._reap()
+            time.sleep(_POLL_S)
         if self._site is not None:
             self._site.remove()
             groups.sweep(self._cgroup, also_of=self._worker)

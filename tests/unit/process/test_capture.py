@@ -41,3 +41,13 @@ def test_the_last_line_is_readable_whatever_was_written() -> None:
     assert found.last_line() == ""
     found.take(b"first\nlast \xff\n\n")
     assert found.last_line() == "last \ufffd"
+
+
+def test_what_is_settled_takes_no_more_and_is_one_copy() -> None:
+    capture = Capture(4, tail=True)
+    capture.take(b"abcdef")
+    settled = capture.settle()
+    capture.take(b"more")
+    assert (settled, capture.total_bytes) == (b"cdef", 6)
+    assert capture.body() is settled
+    assert capture.since(3, 10) == (3, b"def")

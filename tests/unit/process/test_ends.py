@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gaia.contracts import process
-from gaia.errors import Cancelled, DeadlineExceeded
+from gaia.errors import Cancelled, DeadlineExceeded, StartFailed
 from tasks.process.service import ProcessService
 from tasks.scope import Scope
 from tests.unit.process.running import Bearers, MakeService, WaitUntil, python, run, shell
@@ -140,8 +140,8 @@ def test_closing_the_service_ends_what_runs(
 
 def test_a_closed_service_starts_nothing(service: ProcessService, root: Path) -> None:
     service.close()
-    found = shell(service, "touch made", cwd="data:")
-    assert (found.reason, found.exit_code, found.signal) == ("worker_stopped", None, None)
+    with pytest.raises(StartFailed, match="the worker is stopping"):
+        shell(service, "touch made", cwd="data:")
     assert not (root / "made").exists()
 
 

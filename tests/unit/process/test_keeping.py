@@ -4,15 +4,22 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 
 import psutil
 import pytest
 import redis
 
+from config import settings
 from gaia.contracts import process
 from gaia.errors import InvalidCall, ProcessMissing
-from tasks.limits.memory import MemoryLeases
+from gaia.store.limits import Limit
+from tasks.limits.ahead import Ahead
+from tasks.limits.cluster import Limits
+from tasks.limits.memory import MemoryBreaker, MemoryLeases, MemoryTokens
+from tasks.limits.policy import Policy
+from tasks.process.launcher import tree
 from tasks.process.quotas import Quotas
 from tasks.process.registry import Registry, machine, record
 from tasks.process.service import ProcessService
@@ -77,10 +84,17 @@ def test_a_wait_that_would_be_long_gives_its_slot_back_and_ends_in_time(service:
     started = start(service, f"sleep {marker}")
     with pytest.raises(Later):
         service.wait(process.Wait(started.id), Scope.lasting(60))
-    call, scope = process.Wait(started.id, timeout_s=2.2), Scope.lasting(60)
-    with pytest.raises(Later):
-        service.wait(call, scope)
-    assert service.wait(call, scope).running
+    call, scope = process.Wait(started.id, timeout_s=2.2), replace(Scope.lasting(60), id="another")
+    states: list[process.State] = []
+
+    def look() -> bool:
+        with suppress(Later):
+            states.append(service.wait(call, scope))
+        return bool(states)
+
+    assert not look()
+    until(look)
+    assert states[0].running
 
 
 def test_output_is_read_from_an_offset_while_the_program_runs(service: ProcessService, scope: Scope) -> None:
@@ -205,14 +219,34 @@ def _ran(service: ProcessService) -> process.Exited | None:
 def test_a_profile_has_its_places_in_the_cluster(make_service: MakeService, marker: str) -> None:
     leases = MemoryLeases()
     profiles = {"scarce": {"concurrency": 1, "timeout_s": 30}}
-    a, b = (make_service(parts={"quotas": Quotas(leases)}, profiles=profiles) for _ in range(2))
+    quotas = Quotas(limits_of(leases, {}))
+    a, b = (make_service(parts={"quotas": quotas}, profiles=profiles) for _ in range(2))
     started = start(a, f"sleep {marker}", profile="scarce")
     with pytest.raises(Later):
         shell(b, "true", profile="scarce")
     assert shell(b, "true").exit_code == 0
     a.kill(process.Kill(started.id), Scope.lasting(20))
-    until(lambda: leases.held("process:scarce") == 0)
+    until(lambda: leases.held("slots:pool:process:scarce") == 0)
     assert shell(b, "true", profile="scarce").exit_code == 0
+
+
+def test_what_operators_set_for_a_profile_comes_before_its_settings(make_service: MakeService, marker: str) -> None:
+    leases = MemoryLeases()
+    given = {"pool:process:default": Limit(concurrency=1), "pool:process:wide": Limit(concurrency=2)}
+    quotas = Quotas(limits_of(leases, given))
+    service = make_service(parts={"quotas": quotas}, profiles={"wide": {"concurrency": 1}, "default": {}})
+    started = [start(service, f"sleep {marker}", profile=each) for each in ("default", "wide", "wide")]
+    for profile in ("default", "wide"):
+        with pytest.raises(Later):
+            shell(service, "true", profile=profile)
+    for each in started:
+        service.kill(process.Kill(each.id), Scope.lasting(20))
+    until(lambda: leases.held("slots:pool:process:wide") == leases.held("slots:pool:process:default") == 0)
+
+
+def limits_of(leases: MemoryLeases, given: dict[str, Limit]) -> Limits:
+    policy = Policy(settings.Limits(), given)
+    return Limits(Ahead(MemoryTokens()), leases, MemoryBreaker(), policy=policy)
 
 
 def test_a_profile_that_is_not_there_is_refused_and_so_is_more_than_the_ceilings(make_service: MakeService) -> None:
@@ -287,11 +321,45 @@ def test_what_a_lost_worker_left_alive_is_killed_by_its_pid_and_start(fresh_url:
             if number:
                 entry = type(entry)(**{**vars(entry), "pid_started": entry.pid_started - 1})
             registry.enter(entry)
-        assert registry.sweep() == (2, 1)
+        cut_off = record(NOBODY, "nobody@here", children[1].pid, "/bin/sleep", "default")
+        registry.enter(replace(cut_off, owner_pid=os.getppid(), owner_started=started_of(os.getppid())))
+        own = Identity("own@here")
+        registry.enter(replace(cut_off, id=own.hold(), worker="own@here"))
+        assert registry.sweep(own) == (2, 1)
         assert children[0].wait(10) == -signal.SIGKILL
         assert children[1].poll() is None
-        assert registry.list() == []
+        assert {entry.worker for entry, _ in registry.list()} == {"nobody@here", "own@here"}
         client.connection_pool.disconnect()
+
+
+def started_of(pid: int) -> int:
+    found = tree.stat(pid)
+    assert found is not None
+    return found.start
+
+
+def test_a_first_start_sweeps_the_list(make_service: MakeService, fresh_url: str, scope: Scope, marker: str) -> None:
+    with redis.Redis.from_url(fresh_url) as client:
+        registry = Registry(client, fresh_url)
+        registry.enter(replace(record(NOBODY, "nobody@here", 2**22, "/bin/sleep", "default"), machine="another"))
+        service = make_service(parts={"registry": registry})
+        started = start(service, f"sleep {marker}")
+        until(lambda: [each.id for each in service.list(process.List(), scope).processes] == [started.id])
+        service.kill(process.Kill(started.id), scope)
+        until(lambda: service.list(process.List(), scope).processes == ())
+        client.connection_pool.disconnect()
+
+
+def test_a_start_is_kept_whole_or_not_at_all(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, marker: str, bearers: Bearers
+) -> None:
+    service = make_service(concurrency=1)
+    monkeypatch.setattr(Identity, "hold", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        start(service, f"sleep {marker}")
+    monkeypatch.undo()
+    until(lambda: bearers() == [])
+    assert until(lambda: _ran(service)).exit_code == 0
 
 
 def test_many_programs_at_once_take_one_thread(service: ProcessService, marker: str) -> None:

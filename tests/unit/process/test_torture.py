@@ -190,6 +190,17 @@ def test_a_program_cannot_kill_what_watches_it(
         wait_until(lambda: bearers() == [])
 
 
+def test_a_program_cannot_stop_what_watches_it(
+    service: ProcessService, mode: Mode, marker: str, bearers: Bearers, wait_until: WaitUntil
+) -> None:
+    found = shell(service, f"sleep {marker} & sleep 0.2; kill -STOP $PPID; sleep 0.2; exit 4", limits=LIMITS)
+    if mode.pid_namespace:
+        assert (found.reason, found.exit_code) == ("exited", 4)
+    else:
+        assert (found.reason, found.signal) == ("signal", signal.SIGKILL)
+        wait_until(lambda: bearers() == [])
+
+
 def test_the_keeper_itself_is_all_that_stays(service: ProcessService, marker: str) -> None:
     shell(service, f"sleep {marker} & sleep {marker} & exit", limits=LIMITS)
     names = {each.name() for each in psutil.Process().children(recursive=True)}
