@@ -112,21 +112,18 @@ def once(build: Callable[[], T]) -> Callable[[], T]:
 
 
 def close_services() -> None:
-    """Close every service that was built, the last first, then the limits that they hold leases of.
+    """Close every service that was built, the last first, then the limits; one that fails keeps nothing else open.
 
-    One that fails does not keep the rest open. Two threads may ask at a worker's end: both return when all is closed.
+    Two threads may ask at a worker's end: both return when all is closed.
     """
     with _closing:
-        while _closers:
-            _close(_closers.pop())
-        _close(cluster.close)
-
-
-def _close(close: Callable[[], None]) -> None:
-    try:
-        close()
-    except Exception:
-        log.exception("a service could not be closed")
+        close: Callable[[], None] | None = None
+        while close is not cluster.close:
+            close = _closers.pop() if _closers else cluster.close
+            try:
+                close()
+            except Exception:
+                log.exception("a service could not be closed")
 
 
 @dataclass(frozen=True)

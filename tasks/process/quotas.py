@@ -35,6 +35,9 @@ class Quotas:
             Unreachable: with Redis away nothing is started under such a profile (fail closed).
         """
         with ExitStack() as stack:
+            if not self._limits.policy.slots(pool(profile), at_most):
+                yield  # most profiles, and short runs count
+                return
             try:
                 lease = self._limits.holding(scope, pool(profile), at_most=at_most, if_away=Away.FAIL_CLOSED)
                 stack.enter_context(lease)

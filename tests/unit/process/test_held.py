@@ -18,8 +18,15 @@ def test_the_output_of_what_has_ended_is_bounded_and_the_latest_stays(
         service.status(process.Status(ids[-1]), scope)
         return [each.record.id for each in service._held.all()]
 
-    for size, kept in ((100, 1), (100, 2), (100, 2), (1000, 1)):
-        started = service.start(process.Start(("/bin/sh", "-c", f"head -c {size} /dev/zero")), scope)
-        ids.append(started.id)
-        until(lambda: service.status(process.Status(started.id), scope).exited)
-        until(lambda: remembered() == ids[-kept:])
+    def end_one_of(size: int) -> bool:
+        call = process.Start(("/bin/sh", "-c", f"head -c {size} /dev/zero"))
+        ids.append(service.start(call, scope).id)
+        return bool(until(lambda: service.status(process.Status(ids[-1]), scope).exited))
+
+    assert end_one_of(100)
+    assert end_one_of(100)
+    until(lambda: remembered() == ids)
+    assert end_one_of(100)
+    until(lambda: remembered() == ids[1:])
+    assert end_one_of(1000)
+    until(lambda: remembered() == ids[3:])
