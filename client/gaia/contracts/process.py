@@ -221,7 +221,7 @@ class Wait(Call[State], operation="process.wait"):
 
     def check(self) -> None:
         """Check the bound."""
-        self.require_between("timeout_s", 0, LONGEST_S)
+        self.require_between("timeout_s", 0.001, LONGEST_S)
 
 
 @contract
@@ -248,7 +248,7 @@ class Write(Call[Accepted], operation="process.write"):
 
     def check(self) -> None:
         """Check the bound."""
-        self.require_between("timeout_s", 0, LONGEST_HOLD_S)
+        self.require_between("timeout_s", 0.001, LONGEST_HOLD_S)
 
 
 @contract

@@ -2,7 +2,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -40,6 +40,24 @@ def service(marker: str, make_service: MakeService) -> ProcessService:
 @pytest.fixture
 def scope() -> Scope:
     return Scope.lasting(60)
+
+
+LimitsOf = Callable[[MemoryLeases, dict[str, Limit]], Limits]
+
+
+@pytest.fixture
+def limits_of() -> Iterator[LimitsOf]:
+    """Give what makes limits in memory; they are closed at the end."""
+    made: list[Limits] = []
+
+    def make(leases: MemoryLeases, given: dict[str, Limit]) -> Limits:
+        policy = Policy(settings.Limits(), given)
+        made.append(Limits(Ahead(MemoryTokens()), leases, MemoryBreaker(), policy=policy))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
 
 
 def start(service: ProcessService, script: str, **fields: object) -> process.Started:
@@ -216,7 +234,7 @@ def _ran(service: ProcessService) -> process.Exited | None:
         return None
 
 
-def test_a_profile_has_its_places_in_the_cluster(make_service: MakeService, marker: str) -> None:
+def test_a_profile_has_its_places_in_the_cluster(make_service: MakeService, limits_of: LimitsOf, marker: str) -> None:
     leases = MemoryLeases()
     profiles = {"scarce": {"concurrency": 1, "timeout_s": 30}}
     quotas = Quotas(limits_of(leases, {}))
@@ -230,7 +248,9 @@ def test_a_profile_has_its_places_in_the_cluster(make_service: MakeService, mark
     assert shell(b, "true", profile="scarce").exit_code == 0
 
 
-def test_what_operators_set_for_a_profile_comes_before_its_settings(make_service: MakeService, marker: str) -> None:
+def test_what_operators_set_for_a_profile_comes_before_its_settings(
+    make_service: MakeService, limits_of: LimitsOf, marker: str
+) -> None:
     leases = MemoryLeases()
     given = {"pool:process:default": Limit(concurrency=1), "pool:process:wide": Limit(concurrency=2)}
     quotas = Quotas(limits_of(leases, given))
@@ -242,11 +262,6 @@ def test_what_operators_set_for_a_profile_comes_before_its_settings(make_service
     for each in started:
         service.kill(process.Kill(each.id), Scope.lasting(20))
     until(lambda: leases.held("slots:pool:process:wide") == leases.held("slots:pool:process:default") == 0)
-
-
-def limits_of(leases: MemoryLeases, given: dict[str, Limit]) -> Limits:
-    policy = Policy(settings.Limits(), given)
-    return Limits(Ahead(MemoryTokens()), leases, MemoryBreaker(), policy=policy)
 
 
 def test_a_profile_that_is_not_there_is_refused_and_so_is_more_than_the_ceilings(make_service: MakeService) -> None:
