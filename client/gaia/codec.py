@@ -11,6 +11,8 @@ A converter is compiled once per type from its annotations and cached. The forms
     X | None                      null, or X
     Any                           any JSON value
     a dataclass                   an object of its fields; fields at their defaults are left out
+    a generic dataclass of X      the same, as `Outcome[Response]`
+    a class with a form           as its module says with `register`: errors
 
 Numbers must be finite: NaN is no JSON.
 """
@@ -105,6 +107,42 @@ class Session(Blobs, Protocol):
 Encode = Callable[[Any, Session | None], Any]
 Decode = Callable[[Any, Session | None], Any]
 
+_forms: dict[type, tuple[Encode, Decode]] = {}
+
+
+def register(kind: type, encode: Callable[[Any], object], decode: Callable[[Any], object]) -> None:
+    """Give a class, and its subclasses where a field is declared as the class itself, a wire form of its own.
+
+    `encode` gives JSON, `decode` makes the value or raises `Mismatch`.
+    """
+
+    def checked(value: Any, _: Session | None) -> object:
+        if not isinstance(value, kind):
+            raise Mismatch("", f"must be {kind.__name__}, got {_name(value)}")
+        return encode(value)
+
+    _forms[kind] = (checked, lambda given, _: decode(given))
+
+
+def hints_of(kind: Any) -> dict[str, Any]:
+    """Give the types of a dataclass' fields; of a generic one with its arguments put in."""
+    origin = get_origin(kind) or kind
+    known = dict(zip(getattr(origin, "__parameters__", ()), get_args(kind), strict=False))
+    return {name: _bound(hint, known) for name, hint in get_type_hints(origin).items()}
+
+
+def dataclass_of(kind: Any) -> type[Any] | None:
+    """Give the dataclass of a type, generic or not; None if it is none."""
+    origin = get_origin(kind) or kind
+    return origin if isinstance(origin, type) and is_dataclass(origin) else None
+
+
+def _bound(hint: Any, known: Mapping[Any, Any]) -> Any:
+    if hint in known:
+        return known[hint]
+    inner = getattr(hint, "__parameters__", ())
+    return hint[tuple(known[each] for each in inner)] if inner else hint
+
 
 def encode(value: object, blobs: Blobs | None = None) -> dict[str, Any]:
     """Give the JSON object of a dataclass. If that fails, its bodies that were stored already are removed.
@@ -140,8 +178,8 @@ def decode(kind: type[T], given: object, blobs: Blobs | None = None, *, lenient:
 
 
 @cache
-def _encoder(kind: Any) -> Encode:
-    if is_dataclass(kind):
+def _encoder(kind: Any) -> Encode:  # noqa: PLR0911 - one for each form
+    if dataclass_of(kind) is not None and kind not in _forms:
         return _dataclass_encoder(kind)
     origin = get_origin(kind)
     if kind in (bytes, Body):
@@ -152,17 +190,20 @@ def _encoder(kind: Any) -> Encode:
         return _encode_items(get_args(kind), _encoder)
     if origin is not None and issubclass(_class_of(origin), Mapping):
         return _encode_mapping(_encoder(get_args(kind)[1]))
+    if kind in _forms:
+        return _forms[kind][0]
     # Scalars have one form on both sides, so one check serves both directions.
     return _scalar(kind)
 
 
 def _dataclass_encoder(kind: Any) -> Encode:
-    hints = get_type_hints(kind)
-    plan = [(each.name, _encoder(hints[each.name]), _default(each)) for each in fields(kind)]
+    hints = hints_of(kind)
+    made: Any = dataclass_of(kind)
+    plan = [(each.name, _encoder(hints[each.name]), _default(each)) for each in fields(made)]
 
     def run(value: Any, blobs: Session | None) -> Any:
-        if not isinstance(value, kind):
-            raise Mismatch("", f"must be {kind.__name__}, got {_name(value)}")
+        if not isinstance(value, made):
+            raise Mismatch("", f"must be {made.__name__}, got {_name(value)}")
         given = {}
         for name, each, default in plan:
             item = getattr(value, name)
@@ -226,10 +267,12 @@ def _encode_items(kinds: tuple[Any, ...], compiler: Callable[[Any], Encode]) -> 
 
 
 @cache
-def _decoder(kind: Any, lenient: bool) -> Decode:  # noqa: FBT001 - a cache key
-    if is_dataclass(kind):
-        make: Any = kind
-        convert = _fields_decoder(make, lenient)
+def _decoder(kind: Any, lenient: bool) -> Decode:  # noqa: FBT001, PLR0911 - a cache key; one for each form
+    if kind in _forms:
+        return _forms[kind][1]
+    make: Any = dataclass_of(kind)
+    if make is not None:
+        convert = _fields_decoder(kind, lenient)
         return lambda given, blobs: make(**convert(given, blobs))
     origin = get_origin(kind)
     if kind in (bytes, Body):
@@ -246,10 +289,11 @@ def _decoder(kind: Any, lenient: bool) -> Decode:  # noqa: FBT001 - a cache key
 
 @cache
 def _fields_decoder(kind: Any, lenient: bool) -> Callable[[Any, Session | None], dict[str, Any]]:  # noqa: FBT001
-    hints = get_type_hints(kind)
-    plan = {each.name: _decoder(hints[each.name], lenient) for each in fields(kind)}
+    hints = hints_of(kind)
+    made: Any = dataclass_of(kind)
+    plan = {each.name: _decoder(hints[each.name], lenient) for each in fields(made)}
     needed = [
-        each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING and each.init
+        each.name for each in fields(made) if each.default is MISSING and each.default_factory is MISSING and each.init
     ]
 
     def run(given: Any, blobs: Session | None) -> dict[str, Any]:
