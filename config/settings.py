@@ -10,16 +10,17 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FilePath, PositiveFloat, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FilePath, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources.utils import parse_env_vars
 
+from config.programs import Process
+from config.section import Directory, Section
 from gaia.store.artifacts import MEMORY_BYTES, TTL_LEAST_S, TTL_MOST_S
 from gaia.store.connection import URL_FORM, is_url
 from gaia.store.directory import QUOTA_BYTES, directory_of
@@ -38,23 +39,9 @@ def _redis_url(text: str) -> str:
     return text
 
 
-def _absolute(path: Path) -> Path:
-    """Refuse a directory that depends on where the process was started."""
-    if not path.is_absolute():
-        raise ValueError(f"{path} must be an absolute path")
-    return path
-
-
 def _artifacts_url(text: str) -> str:
     """Check the URL of a directory; the complaint shows nothing of it."""
     directory_of(text)
-    return text
-
-
-def _program(text: str) -> str:
-    """Check an absolute path or glob."""
-    if not text.startswith("/"):
-        raise ValueError(f"{text!r} must be an absolute path or glob")
     return text
 
 
@@ -102,18 +89,8 @@ Text = Annotated[str, Field(min_length=1)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 ArtifactsUrl = Annotated[str, AfterValidator(_artifacts_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
-Directory = Annotated[Path, AfterValidator(_absolute)]
-Program = Annotated[str, AfterValidator(_program)]
-Ceiling = Literal["memory_bytes", "cpu_percent", "timeout_s", "cpu_s", "processes", "output_bytes"]
-ProfileName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 RootName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Egress(Section):
@@ -170,60 +147,6 @@ class Files(Section):
     """What roots may hold, as {"data": {"size_bytes": 10000000000, "files": 100000}}. No bound by default."""
     max_operations: int = Field(default=500, ge=1, le=100_000)
     """Operations at once in one worker; more wait."""
-
-
-class Profile(Section):
-    """Limits of programs, by a name that calls give; what a call sets itself comes first."""
-
-    memory_bytes: int = Field(default=256 * 1024 * 1024, gt=0)
-    """Memory of the tree."""
-    cpu_percent: int | None = Field(default=50, gt=0)
-    """CPU of the tree, of one core."""
-    timeout_s: float = Field(default=300.0, gt=0, le=604_800)
-    """Wall time."""
-    cpu_s: float | None = Field(default=None, gt=0)
-    """CPU time of the tree."""
-    processes: int | None = Field(default=128, gt=0)
-    """Processes and threads of the tree at once; without control groups, processes."""
-    open_files: int | None = Field(default=1024, ge=32)
-    """Descriptors of each process."""
-    file_bytes: int | None = Field(default=1024 * 1024 * 1024, gt=0)
-    """Size of each file written."""
-    output_bytes: int = Field(default=1024 * 1024, gt=0, le=64 * 1024 * 1024)
-    """What stdout and stderr may hold each."""
-    network: bool = True
-    """Whether programs see the network."""
-    concurrency: int | None = Field(default=None, ge=1)
-    """Programs of this profile at once in the whole cluster."""
-
-
-class Process(Section):
-    """Running programs."""
-
-    executables: tuple[Program, ...] = Field(default=(), examples=[["/usr/bin/git", "/opt/tools/*"]])
-    """Absolute paths or globs of programs that may run. None by default."""
-    env_allowed: tuple[Text, ...] = Field(default=("LANG", "LC_ALL", "TZ", "TERM"), examples=[["LANG", "TZ"]])
-    """Names of variables a caller may set."""
-    profiles: dict[ProfileName, Profile] = Field(default={}, examples=[{"default": {"memory_bytes": 536870912}}])
-    """Name to limits; see docs/process.md. `default` is 256 MiB, 50 % of a core and 300 s, unless it is set here."""
-    ceilings: dict[Ceiling, PositiveFloat] = Field(default={}, examples=[{"memory_bytes": 1073741824}])
-    """The most a call may ask for: `memory_bytes`, `output_bytes`, `cpu_percent`, `cpu_s`, `timeout_s`, `processes`."""
-    concurrency: int = Field(default=200, ge=1, le=10_000)
-    """Programs at once in one worker, started and run together."""
-    grace_s: float = Field(default=2.0, ge=0, le=60)
-    """Between SIGTERM and SIGKILL."""
-    remember_s: float = Field(default=300.0, ge=0)
-    """How long a started program that has ended can be asked for, with its last output; at most 1000 are."""
-    enforcement: Literal["auto", "cgroup2", "cgroup1", "sampled"] = "auto"
-    """How limits are held. A control group by name is demanded: without it nothing starts."""
-    cgroup: Directory | None = None
-    """A directory of the version 2 hierarchy that is delegated to workers and holds no process itself."""
-    pid_namespace: bool = True
-    """Give each program a PID namespace, where the kernel permits it."""
-
-    def profile(self, name: str) -> Profile | None:
-        """Give the profile of a name; there always is a `default`."""
-        return self.profiles.get(name, Profile() if name == "default" else None)
 
 
 class Browser(Section):

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 import psutil  # noqa: E402
 
-from config import settings  # noqa: E402
+from config import programs  # noqa: E402
 from gaia import Gaia, process  # noqa: E402
 from gaia.contracts.process import Limits  # noqa: E402
 from tasks.process.keepers import answer  # noqa: E402
@@ -40,7 +40,7 @@ MODES = (("auto", True), ("auto", False), ("sampled", True), ("sampled", False))
 
 def service(enforcement: str, namespace: bool) -> ProcessService:  # noqa: FBT001 - a row of the table
     """Make a service of its own."""
-    given = settings.Process(executables=(TRUE, SLEEP), enforcement=enforcement, pid_namespace=namespace)  # type: ignore[arg-type]
+    given = programs.Process(executables=(TRUE, SLEEP), enforcement=enforcement, pid_namespace=namespace)  # type: ignore[arg-type]
     identity = Identity("bench@here")
     return ProcessService(settings=given, roots=Roots({}), own=lambda: identity)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
-from config import settings
+from config import programs
 from gaia.contracts import process
 from gaia.errors import GaiaError
 from tasks.process.counters import Counters
@@ -25,7 +25,7 @@ FULL_S: Final = 0.25
 class Admission:
     """Owns the keepers and the count of places."""
 
-    def __init__(self, given: settings.Process, roots: Roots, quotas: Quotas | None) -> None:
+    def __init__(self, given: programs.Process, roots: Roots, quotas: Quotas | None) -> None:
         """Start nothing yet."""
         self._settings = given
         self._quotas = quotas

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from config import settings
+from config import programs
 from gaia.contracts import process
 
 OUTPUT_LIMIT_BYTES: Final = 64 * 1024 * 1024
@@ -49,7 +49,7 @@ class Bounds:
         }
 
 
-def bounds(call: process.Run | process.Start, given: settings.Process) -> Bounds:
+def bounds(call: process.Run | process.Start, given: programs.Process) -> Bounds:
     """Find what holds for a call.
 
     Raises:

@@ -21,10 +21,15 @@ _WAITS: Final = 1000
 
 @dataclass
 class Held:
-    """A started program and what the worker knows of it. `waits` is when each waiting call gives up, by its id."""
+    """A started program and what the worker knows of it.
+
+    `keeper_pid` is the process below which its tree is, None if it ended before anybody looked. `waits` is when each
+    waiting call gives up, by its id.
+    """
 
     program: Program
     record: Record
+    keeper_pid: int | None = None
     ended_at: float | None = None
     waits: dict[str, float] = field(default_factory=dict)
 
@@ -48,7 +53,8 @@ class Held:
         """Describe it as it is now."""
         program, record = self.program, self.record
         exited = program.exited
-        found = tree.sample(_keeper_of(program.pid)) if exited is None else tree.Sample((), 0.0)
+        gone = exited is not None or self.keeper_pid is None
+        found = tree.Sample((), 0.0) if gone else tree.sample(self.keeper_pid or 0)
         return process.State(
             id=record.id,
             worker=record.worker,
@@ -117,9 +123,3 @@ class HeldPrograms:
                 much = number >= REMEMBERED or (number > 0 and size_bytes > REMEMBERED_BYTES)
                 if much or at + self._remember_s < now:
                     del self._held[name]
-
-
-def _keeper_of(pid: int) -> int:
-    """Give the parent of a program, below which its whole tree is; the program itself if it has just gone."""
-    found = tree.stat(pid)
-    return pid if found is None else found.parent

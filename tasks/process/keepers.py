@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import select
-import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,14 +20,16 @@ from typing import Any, Final, NamedTuple
 
 from gaia.contracts import process
 from gaia.errors import InvalidSetting, StartFailed
-from tasks.process.launcher import messages
+from tasks.process.launcher import messages, trees
 
 START_S: Final = 20.0
 """For a launcher to say what holds, and for a keeper to be there; on an idle machine 0.05 s and 0.02 s."""
 SPARE: Final = 4
 """Keepers made ahead of those that are needed."""
-IDLE: Final = 64
-"""Keepers that are kept for later, about a megabyte each; the one that rested longest makes room."""
+IDLE: Final = 200
+"""Keepers that are kept for later, about two megabytes each; the one that rested longest makes room."""
+RESTED_S: Final = 10.0
+"""What has rested so long is let go, so that a crowd leaves no crowd behind."""
 PREFIX: Final = "gaia-process-"
 _LOCK: Final = "lock"
 _MAIN: Final = (
@@ -54,6 +56,7 @@ class Keeper:
         channel.settimeout(0)
         self.channel = channel
         self.shape: Shape | None = None
+        self.rests_since = time.monotonic()
 
     def close(self) -> None:
         """Let it go: it kills what it holds, and ends."""
@@ -126,9 +129,11 @@ class Keepers:
             if self._closed:
                 keeper.close()
                 return
-            if len(self._idle) >= IDLE:
-                self._idle.pop(0).close()  # or keepers of shapes that nobody asks for any more would fill the pool
+            keeper.rests_since = time.monotonic()
             self._idle.append(keeper)
+            # Or keepers of shapes that nobody asks for any more would fill the pool.
+            while len(self._idle) > IDLE or self._has_one_too_many(keeper.rests_since):
+                self._idle.pop(0).close()
 
     def close(self) -> None:
         """Let all go, and wait for the launcher to clear away; keepers that are lent end with their own channels."""
@@ -139,10 +144,13 @@ class Keepers:
             self._idle.clear()
             self._end_launcher()
             if self._directory is not None:
-                shutil.rmtree(self._directory, ignore_errors=True)
+                trees.remove(str(self._directory))
             if self._owner is not None:
                 os.close(self._owner)
             self._directory = self._owner = None
+
+    def _has_one_too_many(self, now: float) -> bool:
+        return len(self._idle) > 2 * SPARE and self._idle[0].rests_since + RESTED_S < now
 
     def _ready(self) -> Holding:
         if self._holding is None or self._launcher is None or self._launcher.poll() is not None:
@@ -187,8 +195,10 @@ class Keepers:
         ours, theirs = messages.pair()
         try:
             with theirs:
-                if self._control is None:
+                if self._control is None or self._launcher is None:
                     raise StartFailed("the launcher", "there is none")
+                # Where programs see it they can stop it, as they can kill it.
+                self._launcher.send_signal(signal.SIGCONT)
                 messages.send(self._control, {"keeper": 1}, [theirs.fileno()])
         except OSError as failure:
             ours.close()
@@ -237,6 +247,6 @@ def sweep_directories() -> int:
     for lock in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{_LOCK}"):
         with suppress(OSError), lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+            trees.remove(str(lock.parent))
             removed += 1
     return removed

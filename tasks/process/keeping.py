@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Final
 
-from config import settings
+from config import programs
 from gaia.codec import content
 from gaia.contracts import process
 from gaia.errors import StartFailed, TimedOut
@@ -18,6 +18,7 @@ from tasks.process.launcher.keeper import SWEEP_S
 from tasks.process.loop import Loop, LoopThread
 from tasks.process.program import Program
 from tasks.process.registry import Registry, record
+from tasks.runtime.entrusted import Entrusted
 from tasks.runtime.identity import Identity
 from tasks.scope import Later, Scope
 
@@ -35,16 +36,22 @@ class Keeping:
     """The operations about started programs, and one thread that turns their loop."""
 
     def __init__(
-        self, given: settings.Process, admission: Admission, own: Callable[[], Identity], registry: Registry | None
+        self,
+        given: programs.Process,
+        admission: Admission,
+        own: Callable[[], Identity],
+        registry: Registry | None,
+        entrusted: Entrusted | None,
     ) -> None:
         """Keep nothing yet."""
         self._settings = given
         self._admission = admission
         self._own = own
         self._registry = registry
+        self._entrusted = entrusted
         self._held = HeldPrograms(given.remember_s)
         self._lock = threading.Condition()
-        self._stopping = False
+        self._stopping = self._draining = False
         self._thread: LoopThread | None = None
         self._tidying = ThreadPoolExecutor(1, thread_name_prefix="gaia-process-tidy")
 
@@ -70,12 +77,14 @@ class Keeping:
                 most_bytes=call.limits.output_bytes,
             )
             failing.callback(self._admission.let_go, program)
-            entry = record(own.hold(), own.node, program.pid, call.argv[0], call.profile)
+            found = program.stat()
+            entry = record(own.hold(), own.node, program.pid, found, program=call.argv[0], profile=call.profile)
             failing.callback(own.release, entry.id)
+            scope.check()
             program.attach()
             failing.pop_all()
             keeping = stack.pop_all()
-        return self._kept(Held(program, entry), keeping)
+        return self._kept(Held(program, entry, None if found is None else found.parent), keeping)
 
     def _kept(self, held: Held, keeping: ExitStack) -> process.Started:
         """Take a program in that runs already; from here on its end tidies up, also one that came before."""
@@ -97,6 +106,8 @@ class Keeping:
             self._admission.counters.ended(held.program.exited)
         self._admission.let_go(held.program)
         with suppress(RuntimeError):  # the service is closed, and its directory goes as a whole
+            if self._draining:
+                self._tidying.submit(self._answer_waits, held)
             self._tidying.submit(_tidy, keeping)
 
     def _kept_loop(self, program: str) -> Loop:
@@ -115,6 +126,26 @@ class Keeping:
                 self._registry.sweep(self._own())
         except Exception:  # among others Redis may be away
             log.warning("the cluster's list of programs could not be swept", exc_info=True)
+
+    def drain(self) -> None:
+        """Take over the calls that wait in Redis for a program: the worker's end is to be their answer, too."""
+        with self._lock:
+            self._draining = True
+        waited_for = [each for each in self._held.all() if each.waits]
+        if self._entrusted is None or not waited_for:
+            return
+        self._entrusted.take("process", [call_id for each in waited_for for call_id in list(each.waits)])
+        for each in waited_for:
+            if each.program.ended:
+                self._tidying.submit(self._answer_waits, each)
+
+    def _answer_waits(self, held: Held) -> None:
+        for call_id in list(held.waits):
+            try:
+                if self._entrusted is not None:
+                    self._entrusted.answer(call_id, held.state())
+            except Exception:  # among others Redis may be away: the call comes due elsewhere, and ends there
+                log.warning("a call that waits for a program could not be answered", exc_info=True)
 
     # --- about one kept program
 
@@ -138,15 +169,17 @@ class Keeping:
         now = scope.clock.monotonic()
         hold_s = 0.0 if held.looked(scope.id) else HOLD_S
         longest_s = scope.ends_at - now if call.timeout_s is None else call.timeout_s
-        ends_at = held.until(scope.id, longest_s, now)
-        if self._waited(held, min(max(0.0, ends_at - now), hold_s), scope):
-            return self._answered(held, scope)
-        if call.tail:
-            tell(held.program, scope)
-        left_s = ends_at - scope.clock.monotonic()
-        if left_s <= 0:
-            return self._answered(held, scope)
-        raise Later(min(RETURN_S, left_s))
+        left_s = max(0.0, held.until(scope.id, longest_s, now) - now)
+        ended = self._waited(held, min(left_s, hold_s), scope)
+        left_s -= scope.clock.monotonic() - now
+        if not ended and self._draining:
+            # Nobody would serve the queue that it came back to.
+            ended = self._waited(held, left_s, scope)
+        elif not ended and left_s > 0:
+            if call.tail:
+                tell(held.program, scope)
+            raise Later(min(RETURN_S, left_s))
+        return self._answered(held, scope)
 
     def _answered(self, held: Held, scope: Scope) -> process.State:
         held.waits.pop(scope.id, None)
@@ -170,7 +203,7 @@ class Keeping:
             call.require("id", "names a program whose stdin is closed", holds=program.takes_input)
             with scope.cancelled.calling(lambda: _wake(program)):
                 program.changed.wait_for(has_room, bound_s)
-            scope.check()
+            _check(scope)
             room = max(0, process.WRITE_BYTES - program.buffered_bytes) if program.takes_input else 0
             taken = data[:room]
             if program.takes_input:
@@ -192,7 +225,8 @@ class Keeping:
 
         with program.changed, scope.cancelled.calling(lambda: _wake(program)):
             program.changed.wait_for(has_some, bound_s)
-            scope.check()
+            self._stop_if_stopping(program, scope)
+            _check(scope)
             offset, data = capture.since(call.offset, call.max_bytes)
             following = offset + len(data)
             ended = capture.ended and following >= capture.total_bytes
@@ -206,7 +240,7 @@ class Keeping:
         """
         scope.check()
         held = self._held.get(call.id)
-        held.program.signal(call.signal, tree=call.tree)
+        held.program.signal(call.signal, whole=call.tree)
         return held.state()
 
     def terminate(self, call: process.Terminate, scope: Scope) -> process.State:
@@ -237,13 +271,16 @@ class Keeping:
         program, token = held.program, scope.cancelled
         with program.changed, token.calling(lambda: _wake(program)):
             program.changed.wait_for(lambda: program.ended or token.is_set(), scope.bound_s(timeout_s))
-            if token.stopping:
-                # The worker ends, and the program with it: that is the answer.
-                program.stop("worker_stopped", self._settings.grace_s)
-                program.changed.wait_for(lambda: program.ended, self._settings.grace_s + KILL_S)
+            self._stop_if_stopping(program, scope)
         if not program.ended:
             scope.check()
         return program.ended
+
+    def _stop_if_stopping(self, program: Program, scope: Scope) -> None:
+        """See a program out if the worker ends: that is the answer then. The lock of `changed` is held."""
+        if scope.cancelled.stopping:
+            program.stop("worker_stopped", self._settings.grace_s)
+            program.changed.wait_for(lambda: program.ended, self._settings.grace_s + KILL_S)
 
     def stop_kept(self, ends_at: float) -> None:
         """Stop every program that is kept, and wait until that monotonic time at most."""
@@ -275,6 +312,12 @@ def tell(program: Program, scope: Scope) -> None:
     """Tell how much was written, and the last line."""
     line = program.captures["stdout"].last_line() or program.captures["stderr"].last_line()
     scope.progress(float(program.output_bytes), None, line)
+
+
+def _check(scope: Scope) -> None:
+    """Check the scope; a worker that ends is no reason to keep back what there is."""
+    if not scope.cancelled.stopping:
+        scope.check()
 
 
 def _wake(program: Program) -> None:

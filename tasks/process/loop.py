@@ -1,5 +1,6 @@
 """Waiting on many descriptors in one thread: epoll(7)."""
 
+import logging
 import os
 import select
 import threading
@@ -12,6 +13,8 @@ READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
 
 Callback = Callable[[], None]
+
+log = logging.getLogger(__name__)
 
 
 class Loop:
@@ -95,4 +98,8 @@ class LoopThread:
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            self.loop.turn(3600.0)
+            try:
+                self.loop.turn(3600.0)
+            except Exception:
+                # Without this thread no program that is kept would be read, or seen to end, any more.
+                log.exception("something about a program that is kept failed")

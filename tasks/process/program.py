@@ -4,6 +4,7 @@ A `Program` is driven by the thread that turns its loop; every other thread only
 when the keeper has said so: then no process of it is left.
 """
 
+import fcntl
 import os
 import signal
 import threading
@@ -17,11 +18,11 @@ from gaia.contracts import process
 from tasks.process.bounds import Bounds
 from tasks.process.capture import Capture
 from tasks.process.keepers import Keeper
-from tasks.process.launcher import messages
+from tasks.process.launcher import messages, tree
 from tasks.process.loop import READ, WRITE, Loop
 
 _CHUNK_BYTES: Final = 1 << 16
-"""The capacity of a pipe, pipe(7)."""
+"""The capacity of a pipe by default, pipe(7)."""
 
 STREAMS: Final[tuple[process.Stream, process.Stream]] = ("stdout", "stderr")
 
@@ -86,6 +87,11 @@ class Program:
                 self._loop.add(self._stdin, 0, self._write)
                 self._flush()
 
+    def stat(self) -> tree.Stat | None:
+        """Look at the process, before `attach`; None once it was waited for: its pid may be another's from then on."""
+        found = tree.stat(self.pid)
+        return found if self._pidfd is not None and _pid_of(self._pidfd) == self.pid else None
+
     @property
     def ended(self) -> bool:
         """Say whether nothing of it is left."""
@@ -101,9 +107,9 @@ class Program:
         self.cause = self.cause or cause
         self._tell({"stop": cause, "grace_s": grace_s})
 
-    def signal(self, number: int, *, tree: bool) -> None:
-        """Send a signal to the program or its tree; one that has ended takes none."""
-        self._tell({"signal": number, "tree": tree})
+    def signal(self, number: int, *, whole: bool) -> None:
+        """Send a signal to the program or its whole tree; one that has ended takes none."""
+        self._tell({"signal": number, "tree": whole})
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the end; say whether it came. Not for the thread that turns the loop."""
@@ -136,12 +142,14 @@ class Program:
 
     def abandon(self) -> None:
         """Let the keeper go, which kills the tree, and take no more: for one that did not end in time."""
-        self._finish({"ended": None, "cause": self.cause, "clean": False})
+        self._finish({"ended": None, "cause": self.cause, "clean": False}, drained=False)
 
     def _tell(self, body: dict[str, Any]) -> None:
-        if not self.ended:
-            with suppress(OSError):  # the keeper has gone; its end is on the way
-                messages.send(self.keeper.channel, body)
+        # Under the lock: a keeper whose program has ended may be another program's by now.
+        with self.changed:
+            if not self.ended:
+                with suppress(OSError):  # the keeper has gone; its end is on the way
+                    messages.send(self.keeper.channel, body)
 
     def _hear(self) -> None:
         try:
@@ -214,14 +222,12 @@ class Program:
             os.close(self._stdin)
             self._stdin = None
 
-    def _finish(self, report: dict[str, Any]) -> None:
+    def _finish(self, report: dict[str, Any], *, drained: bool = True) -> None:
         if self.ended:
             return
         self._loop.remove(self.keeper.channel.fileno())
-        for name in STREAMS:
-            # Nothing lives that could write on; what is in the pipes is the rest.
-            while self._fds[name] is not None and not self._over(self.captures[name]) and self._read(name):
-                pass
+        for name in STREAMS if drained else ():
+            self._drain(name)
         with self.changed:
             for name in STREAMS:
                 self._close(name)
@@ -237,6 +243,15 @@ class Program:
             self.changed.notify_all()
         if on_end is not None:
             on_end()
+
+    def _drain(self, name: process.Stream) -> None:
+        """Take what is left in a pipe, and no more than it holds: its end may have gone to a process elsewhere."""
+        fd = self._fds[name]
+        if fd is None:
+            return
+        for _ in range(fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) // _CHUNK_BYTES + 2):
+            if self._over(self.captures[name]) or not self._read(name):
+                break
 
     def _exited(self, report: dict[str, Any]) -> process.Exited:
         status = report["ended"]

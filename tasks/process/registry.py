@@ -24,6 +24,7 @@ from gaia.store import keys
 from gaia.store.connection import reaching
 from gaia.store.nodes import Nodes
 from tasks.process.launcher import tree
+from tasks.process.launcher.spawn import OOM_SCORE
 from tasks.runtime.identity import Identity
 
 log = logging.getLogger(__name__)
@@ -62,9 +63,9 @@ def machine() -> str:
     return socket.gethostname()
 
 
-def record(program_id: str, worker: str, pid: int, program: str, profile: str) -> Record:
-    """Describe a program that has just been started here."""
-    found, owner = tree.stat(pid), tree.stat(os.getpid())
+def record(program_id: str, worker: str, pid: int, found: tree.Stat | None, *, program: str, profile: str) -> Record:
+    """Describe a program that has just been started here; `found` is its process, None if that has ended."""
+    owner = tree.stat(os.getpid())
     return Record(
         id=program_id,
         worker=worker,
@@ -150,6 +151,16 @@ def _records(found: dict[bytes, bytes]) -> Iterator[Record]:
         yield entry
 
 
+def _is_program(pid: int) -> bool:
+    """Say whether a process was started as one of ours: it gains no privileges, and is among the first to be killed."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+        score = int(Path(f"/proc/{pid}/oom_score_adj").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return False
+    return "\nNoNewPrivs:\t1\n" in status and score >= OOM_SCORE
+
+
 def _owner_lives(entry: Record) -> bool:
     """Look for the worker's process on this machine; as this one it has another boot by now."""
     if entry.machine != machine() or entry.owner_pid == os.getpid():
@@ -159,9 +170,12 @@ def _owner_lives(entry: Record) -> bool:
 
 
 def _kill(entry: Record) -> bool:
-    """Kill exactly that process and what is below it, never one that got its pid since."""
+    """Kill exactly that process and what is below it, never one that got its pid since.
+
+    Nor one that bears no mark of a program: whoever can write to Redis could name any process.
+    """
     found = tree.stat(entry.pid)
-    if found is None or found.start != entry.pid_started or found.state in b"ZX":
+    if found is None or found.start != entry.pid_started or found.state in b"ZX" or not _is_program(entry.pid):
         return False
     for pid in (*tree.descendants(entry.pid), entry.pid):
         with suppress(ProcessLookupError, PermissionError):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from config import settings
+from config import programs
 from gaia.contracts import process
 from gaia.errors import GaiaError, NotConfigured, StartFailed, TimedOut
 from tasks.process.admission import Admission
@@ -21,6 +21,7 @@ from tasks.process.program import Program
 from tasks.process.quotas import Quotas
 from tasks.process.registry import Registry
 from tasks.roots.roots import Roots
+from tasks.runtime.entrusted import Entrusted
 from tasks.runtime.identity import Identity
 from tasks.scope import Scope
 
@@ -31,15 +32,16 @@ class ProcessService(Keeping):
     def __init__(
         self,
         *,
-        settings: settings.Process,
+        settings: programs.Process,
         roots: Roots,
         own: Callable[[], Identity],
         registry: Registry | None = None,
         quotas: Quotas | None = None,
+        entrusted: Entrusted | None = None,
     ) -> None:
         """Take what it needs; `own` gives the worker's identity. Without `registry` nothing is told to the cluster."""
         admission = Admission(settings, roots, quotas)
-        super().__init__(settings, admission, own, registry)
+        super().__init__(settings, admission, own, registry, entrusted)
         self._loops: dict[Loop, None] = {}
 
     def run(self, call: process.Run, scope: Scope) -> process.Exited:
@@ -146,7 +148,7 @@ class ProcessService(Keeping):
         sweep_directories()
         return process.Cleaned(self._held.forget(), records, killed)
 
-    def stats(self, call: process.Stats, scope: Scope) -> process.StatsReport:
+    def stats(self, call: process.Stats, scope: Scope) -> process.ProcessStats:
         """Give this worker's counters.
 
         Raises:
@@ -156,7 +158,7 @@ class ProcessService(Keeping):
         scope.check()
         totals, holding = self._admission.counters.totals(), self._admission.keepers.holding()
         states = [each.state() for each in self._held.all()]
-        return process.StatsReport(
+        return process.ProcessStats(
             worker=self._own().node,
             held=sum(each.running for each in states),
             remembered=sum(not each.running for each in states),
@@ -169,7 +171,7 @@ class ProcessService(Keeping):
             **totals._asdict(),
         )
 
-    def health(self, call: process.Health, scope: Scope) -> process.HealthReport:
+    def health(self, call: process.Health, scope: Scope) -> process.ProcessHealth:
         """Say how this worker is; what is wrong is an answer."""
         del call
         scope.check()
@@ -177,7 +179,7 @@ class ProcessService(Keeping):
         try:
             enforcement, namespace = self._admission.keepers.holding()
         except GaiaError as failure:
-            return process.HealthReport(worker, "unhealthy", (str(failure),), "sampled", pid_namespace=False)
+            return process.ProcessHealth(worker, "unhealthy", (str(failure),), "sampled", pid_namespace=False)
         full = self._admission.counters.totals().running >= self._admission.counters.capacity
         signs = {
             "no executable is allowed (GAIA_PROCESS__EXECUTABLES)": not self._settings.executables,
@@ -186,7 +188,7 @@ class ProcessService(Keeping):
             "every place is taken": full,
         }
         findings = tuple(finding for finding, holds in signs.items() if holds)
-        return process.HealthReport(worker, "degraded" if findings else "healthy", findings, enforcement, namespace)
+        return process.ProcessHealth(worker, "degraded" if findings else "healthy", findings, enforcement, namespace)
 
     def close(self) -> None:
         """Stop what runs, and wait for it, at most the grace time and a little more."""

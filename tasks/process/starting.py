@@ -1,15 +1,14 @@
 """From a call to a running program."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from config import settings
+from config import programs
 from gaia.codec import content
 from gaia.contracts import process
 from gaia.errors import StartFailed
@@ -17,7 +16,7 @@ from tasks.process.bounds import Bounds, bounds
 from tasks.process.environment import environment
 from tasks.process.executables import Executables
 from tasks.process.keepers import IDLE, Keeper, Keepers, answer
-from tasks.process.launcher import messages
+from tasks.process.launcher import messages, trees
 from tasks.process.loop import Loop
 from tasks.process.program import Pipes, Program
 from tasks.roots.roots import Roots
@@ -42,7 +41,7 @@ class Plan:
 class Starter:
     """Judges calls, and starts what may run."""
 
-    def __init__(self, *, given: settings.Process, roots: Roots, keepers: Keepers) -> None:
+    def __init__(self, *, given: programs.Process, roots: Roots, keepers: Keepers) -> None:
         """Take the settings, the roots that working directories lie beneath, and the keepers."""
         self._settings = given
         self._roots = roots
@@ -186,7 +185,7 @@ def _check_text(call: process.Run | process.Start) -> None:
 
 @contextmanager
 def _fresh_directory(program: str, base: Path) -> Iterator[str]:
-    """Make an empty directory, removed at the end; what cannot be removed stays for the launcher.
+    """Make an empty directory, removed at the end; what cannot be removed stays until the worker has gone.
 
     Raises:
         StartFailed
@@ -198,14 +197,4 @@ def _fresh_directory(program: str, base: Path) -> Iterator[str]:
     try:
         yield path
     finally:
-        remove(path)
-
-
-def remove(path: str) -> None:
-    """Remove a directory and what is in it."""
-    try:
-        os.rmdir(path)  # noqa: PTH106 - mostly it is empty, and this is most of a short run's tidying
-    except OSError:
-        # Not TemporaryDirectory: up to Python 3.11.7 its removal changes modes through links (CVE-2023-6597).
-        with suppress(RecursionError):  # a tree about a thousand directories deep
-            shutil.rmtree(path, ignore_errors=True)
+        trees.remove(path)

@@ -1,28 +1,49 @@
 """The `process` queue's door: contracts to service methods."""
 
+from typing import Final
+
 from config.settings import load
+from gaia import wire
 from gaia.contracts import process
+from gaia.store import keys
 from gaia.store.connection import connect
+from gaia.store.nodes import REPLY_TIMEOUT_S
+from tasks.artifacts import keeping
 from tasks.limits import cluster
 from tasks.process.quotas import Quotas
 from tasks.process.registry import Registry
 from tasks.process.service import ProcessService
 from tasks.roots.roots import Roots
 from tasks.runtime import identity
+from tasks.runtime.entrusted import Entrusted
 from tasks.scope import Scope
 from tasks.wiring import handles, once
+
+LASTING_S: Final = 60
+"""Bodies outlive the results that name them, and calls that a worker answers at its end, that end."""
 
 
 @once
 def service() -> ProcessService:
     """Build the service of this process."""
     settings = load()
+    results_url = settings.result_url or settings.redis_url
+    broker = connect(settings.redis_url, reply_timeout_s=REPLY_TIMEOUT_S, retries=0)
+    results = connect(results_url, reply_timeout_s=REPLY_TIMEOUT_S, retries=0)
+    bodies = keeping.of(settings)
     return ProcessService(
         settings=settings.process,
         roots=Roots.from_settings(settings.files),
         own=identity.own,
         registry=Registry(connect(settings.redis_url), settings.redis_url),
         quotas=Quotas(cluster.limits()),
+        entrusted=Entrusted(
+            broker,
+            results,
+            bodies.store(results, keep_s=wire.RESULT_TTL_S + LASTING_S),
+            bodies.store(results, keep_s=keys.KEY_TTL_S + LASTING_S),
+            keep_s=settings.worker.grace_s + LASTING_S,
+        ),
     )
 
 
@@ -93,12 +114,12 @@ def cleanup(call: process.Cleanup, scope: Scope) -> process.Cleaned:
 
 
 @handles(process.Stats)
-def stats(call: process.Stats, scope: Scope) -> process.StatsReport:
+def stats(call: process.Stats, scope: Scope) -> process.ProcessStats:
     """Give the worker's counters."""
     return service().stats(call, scope)
 
 
 @handles(process.Health)
-def health(call: process.Health, scope: Scope) -> process.HealthReport:
+def health(call: process.Health, scope: Scope) -> process.ProcessHealth:
     """Say how the worker is."""
     return service().health(call, scope)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import redis
 
 from gaia import Gaia, process
 from gaia.errors import HolderLost, NotReady
@@ -108,3 +109,32 @@ def test_a_stopping_worker_tells_every_caller(fresh_url: str, producer: Gaia, tm
             assert (found.reason, found.exit_code, found.stdout) == ("worker_stopped", 3, b"ready\nbye\n")
         assert (deaf.get(timeout=20).reason, deaf.get().signal) == ("worker_stopped", 9)
         assert worker.process.wait(20) == 0
+
+
+def test_callers_that_wait_without_a_slot_are_told_of_the_worker_s_end_too(
+    fresh_url: str, producer: Gaia, tmp_path: Path, marker: str
+) -> None:
+    """Another worker lives, which answers for nodes that have gone, and the one that stops takes its time."""
+    slow = SETTINGS | {"GAIA_WORKER__GRACE_S": "6"}
+    with (
+        cluster.worker(fresh_url, "process", "--name", "e", log=tmp_path / "e.log", **slow) as worker,
+        cluster.worker(fresh_url, "api", "--name", "f", log=tmp_path / "f.log"),
+        redis.Redis.from_url(fresh_url) as client,
+    ):
+        script = f"trap 'echo bye; exit 3' TERM; echo ready; sleep {marker} & wait"
+        started = producer.submit(process.Start(shell(script))).get(timeout=30)
+        waiting = [producer.submit(process.Wait(started.id)) for _ in range(3)]
+        short = producer.submit(process.Wait(started.id, timeout_s=0.1)).get(timeout=20)
+        assert short.running
+        until(lambda: client.hlen("gaia:delayed:messages") == 3)
+        reading = producer.submit(process.Output(started.id, offset=6, wait_s=30))
+        until(lambda: producer.submit(process.Status(started.id)).get(timeout=20).running)
+        worker.process.terminate()
+        for each in waiting:
+            found = each.get(timeout=20).exited
+            assert found is not None
+            assert (found.reason, found.exit_code, found.stdout) == ("worker_stopped", 3, b"ready\nbye\n")
+        assert reading.get(timeout=20).data == b"bye\n"
+        assert worker.process.wait(20) == 0
+        assert client.hlen("gaia:delayed:messages") == 0
+        client.connection_pool.disconnect()

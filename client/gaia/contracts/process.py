@@ -377,7 +377,7 @@ class Cleanup(Call[Cleaned], operation="process.cleanup"):
 
 
 @contract
-class StatsReport(Result):
+class ProcessStats(Result):
     """Counters since the worker started, and gauges, of one worker.
 
     `failed` are programs that ended otherwise than with exit code 0; `reasons` counts ends by reason. `cpu_s` and
@@ -407,12 +407,12 @@ class StatsReport(Result):
 
 
 @contract
-class Stats(Call[StatsReport], operation="process.stats"):
+class Stats(Call[ProcessStats], operation="process.stats"):
     """Give the counters of the worker that takes the call."""
 
 
 @contract
-class HealthReport(Result):
+class ProcessHealth(Result):
     """How the worker is; `findings` say why it is not healthy.
 
     `degraded`: it works, with less than it could, or at its capacity. `unhealthy`: it can start nothing.
@@ -426,5 +426,5 @@ class HealthReport(Result):
 
 
 @contract
-class Health(Call[HealthReport], operation="process.health"):
-    """Start a trivial program's keeper, and say how the worker that takes the call is."""
+class Health(Call[ProcessHealth], operation="process.health"):
+    """Say how the worker that takes the call is, once its launcher runs and says how limits are held."""

@@ -15,14 +15,13 @@ import json
 import os
 import resource
 import selectors
-import shutil
 import signal
 import socket
 import time
 from contextlib import suppress
 from typing import Any, Final
 
-from tasks.process.launcher import groups, kernel, messages, tree
+from tasks.process.launcher import groups, kernel, messages, tree, trees
 from tasks.process.launcher.keeper import Keeper, hear_of_children
 
 FAREWELL_S: Final = 8.0
@@ -174,8 +173,7 @@ class Launcher:
         if self._site is not None:
             self._site.remove()
             groups.sweep(self._cgroup, also_of=self._worker)
-        with suppress(RecursionError):
-            shutil.rmtree(self._directory, ignore_errors=True)
+        trees.remove(self._directory)
 
 
 def _permits_namespace() -> bool:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from config.settings import Egress, Profile, RootQuota, Settings, SettingsError, read, split_cidr, variables
+from config.programs import Profile
+from config.settings import Egress, RootQuota, Settings, SettingsError, read, split_cidr, variables
 
 VALUES: dict[str, tuple[str, Any]] = {
     "GAIA_REDIS_URL": ("rediss://:hunter22@h:6380/1", "rediss://:hunter22@h:6380/1"),

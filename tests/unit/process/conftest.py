@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from config import settings
+from config import programs
 from tasks.process.service import ProcessService
 from tasks.roots.roots import Roots
 from tasks.runtime.identity import Identity
@@ -46,7 +46,7 @@ def make_service(roots: Roots) -> Iterator[MakeService]:
         values = {"executables": PROGRAMS, "grace_s": 0.5, "profiles": {"default": limits}} | options
         identity = Identity("tests@here")
         given = {"own": lambda: identity} | (parts or {})
-        made.append(ProcessService(settings=settings.Process.model_validate(values), roots=roots, **given))
+        made.append(ProcessService(settings=programs.Process.model_validate(values), roots=roots, **given))
         return made[-1]
 
     yield make

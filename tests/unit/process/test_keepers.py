@@ -23,7 +23,7 @@ from tests.unit.process.running import Bearers, MakeService, shell
 
 WORKER = """
 import sys, threading
-from config import settings
+from config import programs
 from gaia.contracts import process
 from tasks.process.service import ProcessService
 from tasks.roots.roots import Roots
@@ -31,7 +31,7 @@ from tasks.runtime.identity import Identity
 from tasks.scope import Scope
 enforcement, namespace, marker, script = sys.argv[1:]
 identity = Identity("killed@here")
-given = settings.Process(executables=("/bin/sh",), enforcement=enforcement, pid_namespace=namespace == "True")
+given = programs.Process(executables=("/bin/sh",), enforcement=enforcement, pid_namespace=namespace == "True")
 service = ProcessService(settings=given, roots=Roots({}), own=lambda: identity)
 scope = Scope.lasting(600)
 service.start(process.Start(("/bin/sh", "-c", script)), scope)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -20,8 +21,9 @@ from tasks.limits.cluster import Limits
 from tasks.limits.memory import MemoryBreaker, MemoryLeases, MemoryTokens
 from tasks.limits.policy import Policy
 from tasks.process.launcher import tree
+from tasks.process.launcher.spawn import OOM_SCORE
 from tasks.process.quotas import Quotas
-from tasks.process.registry import Registry, machine, record
+from tasks.process.registry import Record, Registry, machine, record
 from tasks.process.service import ProcessService
 from tasks.runtime.identity import Identity
 from tasks.scope import Later, Scope
@@ -326,17 +328,19 @@ def test_what_a_lost_worker_left_alive_is_killed_by_its_pid_and_start(fresh_url:
     lost = Identity("lost@here")
     with redis.Redis.from_url(fresh_url) as client, ExitStack() as stack:
         registry = Registry(client, fresh_url)
-        children = [subprocess.Popen(["/bin/sleep", marker]) for _ in range(2)]
+        children = [subprocess.Popen(["setpriv", "--no-new-privs", "/bin/sleep", marker]) for _ in range(2)]
         for each in children:
             stack.callback(each.wait)
             stack.callback(each.kill)
         for number, each in enumerate(children):
-            entry = record(lost.hold(), lost.node, each.pid, "/bin/sleep", "default")
+            until(lambda each=each: b"sleep" in Path(f"/proc/{each.pid}/cmdline").read_bytes().split(b"\0")[0])
+            Path(f"/proc/{each.pid}/oom_score_adj").write_text(str(OOM_SCORE))
+            entry = entry_of(lost.hold(), lost.node, each.pid)
             assert entry.machine == machine()
             if number:
                 entry = type(entry)(**{**vars(entry), "pid_started": entry.pid_started - 1})
             registry.enter(entry)
-        cut_off = record(NOBODY, "nobody@here", children[1].pid, "/bin/sleep", "default")
+        cut_off = entry_of(NOBODY, "nobody@here", children[1].pid)
         registry.enter(replace(cut_off, owner_pid=os.getppid(), owner_started=started_of(os.getppid())))
         own = Identity("own@here")
         registry.enter(replace(cut_off, id=own.hold(), worker="own@here"))
@@ -345,6 +349,20 @@ def test_what_a_lost_worker_left_alive_is_killed_by_its_pid_and_start(fresh_url:
         assert children[1].poll() is None
         assert {entry.worker for entry, _ in registry.list()} == {"nobody@here", "own@here"}
         client.connection_pool.disconnect()
+
+
+def test_a_process_that_is_no_program_is_not_killed_whoever_names_it(fresh_url: str, marker: str) -> None:
+    with redis.Redis.from_url(fresh_url) as client, subprocess.Popen(["/bin/sleep", marker]) as bystander:
+        registry = Registry(client, fresh_url)
+        registry.enter(entry_of(NOBODY, "nobody@here", bystander.pid))
+        assert registry.sweep(Identity("own@here")) == (1, 0)
+        assert bystander.poll() is None
+        bystander.kill()
+        client.connection_pool.disconnect()
+
+
+def entry_of(program_id: str, worker: str, pid: int) -> Record:
+    return record(program_id, worker, pid, tree.stat(pid), program="/bin/sleep", profile="default")
 
 
 def started_of(pid: int) -> int:
@@ -356,7 +374,7 @@ def started_of(pid: int) -> int:
 def test_a_first_start_sweeps_the_list(make_service: MakeService, fresh_url: str, scope: Scope, marker: str) -> None:
     with redis.Redis.from_url(fresh_url) as client:
         registry = Registry(client, fresh_url)
-        registry.enter(replace(record(NOBODY, "nobody@here", 2**22, "/bin/sleep", "default"), machine="another"))
+        registry.enter(replace(entry_of(NOBODY, "nobody@here", 2**22), machine="another"))
         service = make_service(parts={"registry": registry})
         started = start(service, f"sleep {marker}")
         until(lambda: [each.id for each in service.list(process.List(), scope).processes] == [started.id])

@@ -112,8 +112,6 @@ while True: # {marker}
 def test_a_fork_storm_of_many_sessions_is_killed(
     fence: None, service: ProcessService, mode: Mode, marker: str, bearers: Bearers
 ) -> None:
-    if mode == Mode("sampled", pid_namespace=False):
-        pytest.skip("NOT RUN: without a control group or a PID namespace nothing bounds it, see docs/process.md")
     code = f"""
 import os, select
 while True: # {marker}
