@@ -42,10 +42,20 @@ def _empty(path: str, ends_at: float) -> None:
     with _opened(path) as top:
         while inner := _without_files(top, ends_at):
             for name in inner:
-                with _opened(name, top) as fd:
-                    for each in _without_files(fd, ends_at):
-                        _bring_up(each, fd, top, numbers)
-                os.rmdir(name, dir_fd=top)
+                if not _removed(name, top):
+                    with _opened(name, top) as fd:
+                        for each in _without_files(fd, ends_at):
+                            if not _removed(each, fd):
+                                _bring_up(each, fd, top, numbers)
+                    os.rmdir(name, dir_fd=top)
+
+
+def _removed(name: str, at: int) -> bool:
+    """Remove a directory if it is empty."""
+    with suppress(OSError):
+        os.rmdir(name, dir_fd=at)
+        return True
+    return False
 
 
 @contextmanager
