@@ -91,27 +91,27 @@ ended: list[int] = []
 
 
 def ours(found: ProcessService) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Give what starts a program, as `Starter.start` does, and what sees its end."""
+    """Give what starts a program as the service does, from the call to a running program, and what sees its end."""
     starter = found._admission._starter  # noqa: SLF001 - the very path
-    keeping = ExitStack()
-    plan = keeping.enter_context(starter.planned(process.Run((TRUE,))))
     running: list[Any] = []
 
     def start() -> None:
-        with _Streams(keep_stdin=False) as streams:
+        with ExitStack() as stack:
+            plan = stack.enter_context(starter.planned(process.Run((TRUE,))))
+            streams = stack.enter_context(_Streams(keep_stdin=False))
             keeper = starter._asked(plan, streams)  # noqa: SLF001 - as above
             os.close(answer(keeper, 20).fds[0])
-            running.append(keeper)
+            running.append((keeper, stack.pop_all()))
 
     def end() -> None:
-        keeper = running.pop()
+        keeper, stack = running.pop()
         report = answer(keeper, 20).body
         if report["again"]:
             found._admission.keepers.give_back(keeper)  # noqa: SLF001 - as above
         else:
             keeper.close()
+        stack.close()
 
-    found._keeping = keeping  # type: ignore[attr-defined]  # noqa: SLF001 - closed with it
     return start, end
 
 
@@ -127,7 +127,6 @@ def starts(rounds: int, count: int) -> None:
             holding = found._admission.keepers.holding()  # noqa: SLF001
             name = f"{holding.enforcement}, {'namespace' if holding.pid_namespace else 'subreaper'}"
             contenders[name] = ours(found)
-            stack.callback(found._keeping.close)  # type: ignore[attr-defined]  # noqa: SLF001
         for _ in range(rounds):
             for name in ["posix_spawn", *contenders, "posix_spawn again"]:
                 walls = []

@@ -1,11 +1,9 @@
 """From a call to a running program."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Self
 
 from config import programs
@@ -15,8 +13,9 @@ from gaia.errors import StartFailed
 from tasks.process.bounds import Bounds, bounds
 from tasks.process.environment import environment
 from tasks.process.executables import Executables
+from tasks.process.homes import Homes
 from tasks.process.keepers import IDLE, Keeper, Keepers, answer
-from tasks.process.launcher import messages, trees
+from tasks.process.launcher import messages
 from tasks.process.loop import Loop
 from tasks.process.program import Pipes, Program
 from tasks.roots.roots import Roots
@@ -47,10 +46,11 @@ class Starter:
         self._roots = roots
         self._executables = Executables(given.executables, roots=roots)
         self._keepers = keepers
+        self._homes = Homes()
 
     @contextmanager
     def planned(self, call: process.Run | process.Start) -> Iterator[Plan]:
-        """Judge a call and make its directory, which is removed afterwards.
+        """Judge a call and give it an empty directory, which nobody sees afterwards.
 
         Raises:
             InvalidCall, ExecutableDenied, StartFailed, PathDenied, FileMissing, FileFailed, NotConfigured,
@@ -60,7 +60,7 @@ class Starter:
         found = bounds(call, self._settings)
         executable = self._executables.admit(call.argv[0])
         with ExitStack() as stack:
-            home = stack.enter_context(_fresh_directory(call.argv[0], self._keepers.directory()))
+            home = stack.enter_context(self._homes.lent(call.argv[0], self._keepers.directory()))
             env = environment(call, self._settings.env_allowed, home)
             cwd = self._working_directory(call, home, stack)
             yield Plan(call, executable, env, found, home, cwd)
@@ -181,20 +181,3 @@ def _check_text(call: process.Run | process.Start) -> None:
                 os.fsencode(each)
         except UnicodeEncodeError:
             raise call.refuse(name, "holds a character that cannot be encoded") from None
-
-
-@contextmanager
-def _fresh_directory(program: str, base: Path) -> Iterator[str]:
-    """Make an empty directory, removed at the end; what cannot be removed stays until the worker has gone.
-
-    Raises:
-        StartFailed
-    """
-    try:
-        path = tempfile.mkdtemp(prefix="run-", dir=base)
-    except OSError as failure:
-        raise StartFailed(program, f"no temporary directory: {failure.strerror}") from None
-    try:
-        yield path
-    finally:
-        trees.remove(path)

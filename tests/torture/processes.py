@@ -70,7 +70,8 @@ while True: # {marker}
     except OSError: select.select([], [], [], 0.01)
 """
 _DEAF: Final = (
-    "trap '' TERM; (setsid sh -c \"trap '' TERM HUP INT; setsid sleep {marker} & while :; do sleep {marker}; done\" &); "
+    "trap '' TERM; "
+    "(setsid sh -c \"trap '' TERM HUP INT; setsid sleep {marker} & while :; do sleep {marker}; done\" &); "
     "sleep {marker}"
 )
 _STOPPED: Final = "trap '' TERM; sh -c 'trap \"\" TERM; kill -STOP $$; sleep {marker}' & kill -STOP $$; sleep {marker}"
@@ -215,7 +216,7 @@ def worker(mode: Mode, marker: str) -> Iterator["subprocess.Popen[bytes]"]:
         [sys.executable, "-c", WORKER, mode.enforcement, str(mode.pid_namespace), script], cwd=ROOT
     )
     try:
-        until(lambda: len([each for each in bearers(marker) if each.pid != found.pid]) >= 8)  # noqa: PLR2004 - two and two shells
+        until(lambda: len([each for each in bearers(marker) if each.pid != found.pid]) >= 8)
         yield found
     finally:
         found.kill()

@@ -48,7 +48,7 @@ class Group:
         """
         self.version = version
         self._at = at
-        self._limits: tuple[int, float | None, int | None] | None = None
+        self._limits: dict[str, float | None] = {}
         for each in self._directories():
             each.mkdir(exist_ok=True)
 
@@ -58,26 +58,23 @@ class Group:
             _write(each / "cgroup.procs", "0")
 
     def limit(self, *, memory_bytes: int, cpu_share: float | None, processes: int | None) -> None:
-        """Set the limits; the keeper's own process and what it holds come on top. `cpu_share` is of one core."""
-        wanted = (memory_bytes, cpu_share, processes)
-        if wanted == self._limits:
-            return
-        memory, cpu, pids = (self._at[each] for each in _CONTROLLERS)
-        quota = None if cpu_share is None else max(1000, int(cpu_share * PERIOD_US))
-        if self.version == "cgroup2":
-            _write(memory / "memory.max", str(memory_bytes))
-            with suppress(OSError):  # a kernel without swap accounting
-                _write(memory / "memory.swap.max", "0")
-            _write(cpu / "cpu.max", f"{_NO_LIMIT if quota is None else quota} {PERIOD_US}")
-        else:
-            self._limit_memory_1(memory, memory_bytes)
-            _write(cpu / "cpu.cfs_quota_us", str(-1 if quota is None else quota))
-        _write(pids / "pids.max", _NO_LIMIT if processes is None else str(processes + 1))
-        self._limits = wanted
+        """Set the limits; the keeper's own process and what it holds come on top. `cpu_share` is of one core.
+
+        What is as it was is not written: that is most of a start, where programs follow each other.
+        """
+        wanted = {"memory": memory_bytes, "cpu": cpu_share, "pids": processes}
+        changed = {name for name, value in wanted.items() if name not in self._limits or self._limits[name] != value}
+        if "memory" in changed:
+            self._limit_memory(memory_bytes)
+        if "cpu" in changed:
+            self._limit_cpu(None if cpu_share is None else max(1000, int(cpu_share * PERIOD_US)))
+        if "pids" in changed:
+            _write(self._at["pids"] / "pids.max", _NO_LIMIT if processes is None else str(processes + 1))
+        self._limits = dict(wanted)
 
     def forbid_forks(self) -> None:
         """Let no member fork: what is killed then cannot be followed by another."""
-        self._limits = None
+        self._limits.pop("pids", None)
         _write(self._at["pids"] / "pids.max", "0")
 
     def members(self) -> list[int]:
@@ -112,8 +109,20 @@ class Group:
         removed = [_removed(each, end) for each in self._directories()]
         return all(removed)
 
-    def _limit_memory_1(self, at: Path, memory_bytes: int) -> None:
-        text = str(memory_bytes)
+    def _limit_cpu(self, quota_us: int | None) -> None:
+        at = self._at["cpu"]
+        if self.version == "cgroup2":
+            _write(at / "cpu.max", f"{_NO_LIMIT if quota_us is None else quota_us} {PERIOD_US}")
+        else:
+            _write(at / "cpu.cfs_quota_us", str(-1 if quota_us is None else quota_us))
+
+    def _limit_memory(self, memory_bytes: int) -> None:
+        at, text = self._at["memory"], str(memory_bytes)
+        if self.version == "cgroup2":
+            _write(at / "memory.max", text)
+            with suppress(OSError):  # a kernel without swap accounting
+                _write(at / "memory.swap.max", "0")
+            return
         # With swap may not be less than without: the order depends on which way the limit goes.
         swap = at / "memory.memsw.limit_in_bytes"
         for path in (swap, at / "memory.limit_in_bytes", swap):

@@ -34,6 +34,9 @@ OWN_S: Final = 0.002
 OWN_BYTES: Final = 65_536
 """What a keeper itself takes between two looks at most."""
 
+STEP_BYTES: Final = 1 << 20
+"""A program in a group may have up to so much more than its limit."""
+
 SWEEP_S: Final = 5.0
 """How long killed processes may take to die."""
 _SWEEP_PAUSE_S: Final = 0.002
@@ -184,7 +187,8 @@ class _Run:
         try:
             if self._group is not None and self._before is not None:
                 self._group.limit(
-                    memory_bytes=limits["memory_bytes"] + self._before.memory_bytes,  # that of the keeper itself
+                    # On top of the keeper's own, in steps: what stays the same need not be written.
+                    memory_bytes=limits["memory_bytes"] + -(-self._before.memory_bytes // STEP_BYTES) * STEP_BYTES,
                     cpu_share=limits["cpu_share"],
                     processes=limits["processes"],
                 )

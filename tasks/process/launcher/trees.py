@@ -20,13 +20,16 @@ _TAKEN: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
 
 
 def remove(path: str) -> bool:
-    """Remove a directory and what is in it, within `LONGEST_S`; say whether that came true."""
+    """Remove a directory and what is in it, or a link in its place, within `LONGEST_S`; say whether that came true."""
     with suppress(OSError):
         os.rmdir(path)  # noqa: PTH106 - mostly it is empty, and this is most of a short run's tidying
         return True
     with suppress(OSError):
         _empty(path, time.monotonic() + LONGEST_S)
         os.rmdir(path)  # noqa: PTH106 - as above
+    with suppress(OSError):
+        if os.path.islink(path):  # noqa: PTH114 - put in a directory's place
+            os.unlink(path)  # noqa: PTH108 - as above
     return not os.path.lexists(path)
 
 

@@ -18,25 +18,9 @@ from tasks.process.service import ProcessService
 from tasks.scope import Scope
 from tests.support.cluster import ROOT
 from tests.support.waiting import until
+from tests.torture import processes
 from tests.unit.process.modes import MODES, Mode, identify, require
 from tests.unit.process.running import Bearers, MakeService, shell
-
-WORKER = """
-import sys, threading
-from config import programs
-from gaia.contracts import process
-from tasks.process.service import ProcessService
-from tasks.roots.roots import Roots
-from tasks.runtime.identity import Identity
-from tasks.scope import Scope
-enforcement, namespace, marker, script = sys.argv[1:]
-identity = Identity("killed@here")
-given = programs.Process(executables=("/bin/sh",), enforcement=enforcement, pid_namespace=namespace == "True")
-service = ProcessService(settings=given, roots=Roots({}), own=lambda: identity)
-scope = Scope.lasting(600)
-service.start(process.Start(("/bin/sh", "-c", script)), scope)
-threading.Thread(target=service.run, args=(process.Run(("/bin/sh", "-c", script)), scope)).start()
-"""
 
 
 @pytest.fixture(params=MODES, ids=identify)
@@ -47,17 +31,10 @@ def mode(request: pytest.FixtureRequest) -> Mode:
 
 
 @pytest.fixture
-def worker(mode: Mode, marker: str, bearers: Bearers) -> Iterator["subprocess.Popen[bytes]"]:
+def worker(mode: Mode, marker: str) -> Iterator["subprocess.Popen[bytes]"]:
     """A process with two programs of three processes each, one of them a daemon that ignores SIGTERM."""
-    script = f"trap '' TERM; (setsid sh -c 'trap \"\" TERM HUP; sleep {marker}' &); sleep {marker}; true"
-    argv = [sys.executable, "-c", WORKER, mode.enforcement, str(mode.pid_namespace), "worker", script]
-    found = subprocess.Popen(argv, cwd=ROOT)
-    try:
-        until(lambda: len([each for each in bearers() if each.pid != found.pid]) >= 8)
+    with processes.worker(mode, marker) as found:
         yield found
-    finally:
-        found.kill()
-        found.wait()
 
 
 def test_a_killed_worker_leaves_no_process_no_group_and_no_directory(

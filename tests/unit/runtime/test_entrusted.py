@@ -14,7 +14,7 @@ from gaia.store import keys
 from gaia.store.artifacts import Keeping
 from tasks.runtime import identity
 from tasks.runtime.entrusted import Entrusted
-from tests.support.probe import Asked, AskThing
+from tests.support.probe import AskThing, Seen
 
 NODE = "going@here"
 THING = HolderId.new(NODE, "0" * 16).format()
@@ -73,17 +73,17 @@ def test_an_answer_is_the_result_and_removes_the_call(
 ) -> None:
     delayed(client, "own")
     with Gaia(fresh_url) as gaia:
-        assert entrusted.answer("own", Asked("here"))
-        assert gaia.pending("own", AskThing).get(timeout=5) == Asked("here")
+        assert entrusted.answer("own", Seen("here"))
+        assert gaia.pending("own", AskThing).get(timeout=5) == Seen("here")
     assert client.hlen(keys.DELAYED_MESSAGES) == client.zcard(keys.DELAYED) == 0
-    assert not entrusted.answer("own", Asked("twice"))
+    assert not entrusted.answer("own", Seen("twice"))
     assert 0 < client.ttl(keys.result("own")) <= wire.RESULT_TTL_S
 
 
 def test_a_call_that_has_ended_keeps_its_result(entrusted: Entrusted, client: redis.Redis) -> None:
     delayed(client, "own")
     client.set(keys.result("own"), json.dumps({"status": "REVOKED"}))
-    assert entrusted.answer("own", Asked("late"))
+    assert entrusted.answer("own", Seen("late"))
     assert json.loads(client.get(keys.result("own")) or b"") == {"status": "REVOKED"}
     assert client.hlen(keys.DELAYED_MESSAGES) == 0
 
@@ -92,7 +92,7 @@ def test_nothing_is_stored_for_nobody_and_longer_under_a_key(entrusted: Entruste
     delayed(client, "silent", stored=False)
     delayed(client, "keyed", key="k")
     client.set(keys.idempotency("k"), "keyed")
-    assert entrusted.answer("silent", Asked("x"))
-    assert entrusted.answer("keyed", Asked("x"))
+    assert entrusted.answer("silent", Seen("x"))
+    assert entrusted.answer("keyed", Seen("x"))
     assert client.get(keys.result("silent")) is None
     assert wire.RESULT_TTL_S < client.ttl(keys.result("keyed")) <= keys.KEY_TTL_S
