@@ -179,7 +179,7 @@ class Worker(Section):
     """A worker process."""
 
     concurrency: int | None = Field(default=None, ge=1, le=1000)
-    """Calls at once. By default 10 for api, files and network, 64 for process, 4 for browser."""
+    """Calls at once. By default 10 for api, files and network, 208 for process, 4 for browser."""
     grace_s: float = Field(default=20.0, ge=0, le=3600)
     """How long a stopping worker lets running calls end before it hands them back."""
     deadline_s: float = Field(default=900.0, gt=0, le=86_400)

@@ -56,6 +56,13 @@ PROGRAMS: Final = Gauge("gaia_process_active", "Programs running now, run and st
 PROGRAMS_STARTED: Final = Counter("gaia_process_started", "Programs that were started.", registry=REGISTRY)
 PROGRAMS_REFUSED: Final = Counter("gaia_process_refused", "Programs that were not started.", registry=REGISTRY)
 PROGRAMS_ENDED: Final = Counter("gaia_process_ended", "Programs that ended, by reason.", ["reason"], registry=REGISTRY)
+PROGRAMS_COMPLETED: Final = Counter(
+    "gaia_process_completed", "Programs that ended by themselves with exit code 0.", registry=REGISTRY
+)
+PROGRAMS_FAILED: Final = Counter("gaia_process_failed", "Programs that ended otherwise.", registry=REGISTRY)
+PROGRAMS_MEMORY_BYTES: Final = Gauge(
+    "gaia_process_memory_bytes", "Memory of the trees of all programs now.", registry=REGISTRY
+)
 PROGRAM_CPU_SECONDS: Final = Counter("gaia_process_cpu_seconds", "CPU time of ended programs.", registry=REGISTRY)
 PROGRAM_OUTPUT_BYTES: Final = Counter("gaia_process_output_bytes", "Output of ended programs.", registry=REGISTRY)
 PROGRAM_PEAK_MEMORY_BYTES: Final = Histogram(

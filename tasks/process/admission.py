@@ -1,5 +1,7 @@
 """What every program passes: it is judged, takes its places, is started, and gives its keeper back."""
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
@@ -12,12 +14,14 @@ from tasks.process.keepers import Keepers
 from tasks.process.loop import Loop
 from tasks.process.program import Program
 from tasks.process.quotas import Quotas
-from tasks.process.starting import Plan, Starter
+from tasks.process.starting import START_S, Plan, Starter
 from tasks.roots.roots import Roots
 from tasks.scope import Later, Scope
 
 HOLD_S: Final = 0.5
 """How long a call waits for a place; else a worker without any would fetch and give back all day."""
+STARTS: Final = 2 * (os.cpu_count() or 1)
+"""Starts under way at once: more only get in each other's way, in the interpreter and in the kernel."""
 FULL_S: Final = 0.25
 """When a call comes back that found every place taken."""
 
@@ -30,6 +34,7 @@ class Admission:
         self._settings = given
         self._quotas = quotas
         self.counters = Counters(given.concurrency)
+        self._starting = threading.BoundedSemaphore(STARTS)
         self.keepers = Keepers(
             enforcement=given.enforcement,
             cgroup=None if given.cgroup is None else str(given.cgroup),
@@ -64,12 +69,21 @@ class Admission:
             yield plan
 
     def start(self, plan: Plan, scope: Scope, loop: Loop, **options: object) -> Program:
-        """Start a program; `options` are those of `Program`."""
+        """Start a program, after those that are being started; `options` are those of `Program`.
+
+        Raises:
+            Later: if these take long.
+            StartFailed, InvalidSetting, Cancelled, DeadlineExceeded
+        """
+        if not self._starting.acquire(timeout=scope.bound_s(START_S)):
+            raise Later(FULL_S)
         try:
             program = self._starter.start(plan, scope, loop, **options)
         except GaiaError:
             self.counters.refused()
             raise
+        finally:
+            self._starting.release()
         self.counters.started()
         return program
 

@@ -67,9 +67,10 @@ class Counters:
     def ended(self, found: process.Exited) -> None:
         """Count the end of a program."""
         output_bytes = found.stdout_bytes + found.stderr_bytes
+        completed = found.exit_code == 0 and found.reason == "exited"
         with self._lock:
             self._reasons[found.reason] += 1
-            if found.exit_code == 0 and found.reason == "exited":
+            if completed:
                 self._completed += 1
             else:
                 self._failed += 1
@@ -77,6 +78,7 @@ class Counters:
             self._output_bytes += output_bytes
             self._peak_memory_bytes = max(self._peak_memory_bytes, found.peak_memory_bytes)
         metrics.PROGRAMS_ENDED.labels(found.reason).inc()
+        (metrics.PROGRAMS_COMPLETED if completed else metrics.PROGRAMS_FAILED).inc()
         metrics.PROGRAM_CPU_SECONDS.inc(found.cpu_s)
         metrics.PROGRAM_OUTPUT_BYTES.inc(output_bytes)
         metrics.PROGRAM_PEAK_MEMORY_BYTES.observe(found.peak_memory_bytes)

@@ -3,6 +3,7 @@
 A launcher that was killed is replaced; the keepers it had made go on, for each has its own channel to the worker.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -16,11 +17,11 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 from gaia.contracts import process
 from gaia.errors import InvalidSetting, StartFailed
-from tasks.process.launcher import messages, trees
+from tasks.process.launcher import messages, tree, trees
 
 START_S: Final = 20.0
 """For a launcher to say what holds, and for a keeper to be there; on an idle machine 0.05 s and 0.02 s."""
@@ -83,6 +84,15 @@ class Keepers:
     def idle(self) -> int:
         """Count the keepers that wait for a program."""
         return len(self._idle)
+
+    @property
+    def held_bytes(self) -> int:
+        """Sum the memory of every program's tree now, keepers excluded; a look at each process."""
+        launcher = self._launcher
+        if launcher is None:
+            return 0
+        found = tree.sample(launcher.pid).members
+        return sum(each.memory_bytes for each in found if each.parent != launcher.pid)
 
     def holding(self) -> Holding:
         """Say how limits are held; start the launcher if there is none.
@@ -245,8 +255,19 @@ def sweep_directories() -> int:
     """Remove the directories of workers that have gone without: their locks are free. Give how many."""
     removed = 0
     for lock in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{_LOCK}"):
-        with suppress(OSError), lock.open("rb") as file:
+        with suppress(OSError), _opened_lock(lock) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             trees.remove(str(lock.parent))
             removed += 1
     return removed
+
+
+def _opened_lock(path: Path) -> IO[bytes]:
+    """Open a lock of this user's own: anybody may put a link, or a FIFO that nobody writes to, in a shared directory.
+
+    Raises:
+        OSError
+    """
+    if path.parent.lstat().st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")

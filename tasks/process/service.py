@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from config import programs
 from gaia.contracts import process
 from gaia.errors import GaiaError, NotConfigured, StartFailed, TimedOut
+from tasks import metrics
 from tasks.process.admission import Admission
 from tasks.process.keepers import sweep_directories
 from tasks.process.keeping import KILL_S, Keeping, tell
@@ -43,6 +44,7 @@ class ProcessService(Keeping):
         admission = Admission(settings, roots, quotas)
         super().__init__(settings, admission, own, registry, entrusted)
         self._loops: dict[Loop, None] = {}
+        metrics.PROGRAMS_MEMORY_BYTES.set_function(self._held_bytes)
 
     def run(self, call: process.Run, scope: Scope) -> process.Exited:
         """Run a program to its end. Its `timeout_s` passing is an answer; the deadline passing is an error.
@@ -163,7 +165,7 @@ class ProcessService(Keeping):
             held=sum(each.running for each in states),
             remembered=sum(not each.running for each in states),
             capacity=self._admission.counters.capacity,
-            memory_bytes=sum(each.memory_bytes for each in states),
+            memory_bytes=self._admission.keepers.held_bytes,
             keepers_idle=self._admission.keepers.idle,
             keepers_made=self._admission.keepers.made,
             enforcement=holding.enforcement,
@@ -203,6 +205,10 @@ class ProcessService(Keeping):
             self._lock.wait_for(lambda: not self._loops, max(0.0, ends_at - time.monotonic()))
         self.close_loop()
         self._admission.close()
+        metrics.PROGRAMS_MEMORY_BYTES.set_function(lambda: 0.0)
+
+    def _held_bytes(self) -> float:
+        return float(self._admission.keepers.held_bytes)
 
     def _required_registry(self) -> Registry:
         if self._registry is None:

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
 from gaia.contracts import process
+from tasks.process import keepers
 from tasks.process.keepers import PREFIX, Keepers, sweep_directories
 from tasks.process.launcher import groups
 from tasks.process.service import ProcessService
@@ -97,15 +99,60 @@ def test_directories_of_workers_that_have_gone_are_removed() -> None:
     gone = Path(tempfile.mkdtemp(prefix=PREFIX))
     (gone / "lock").touch()
     (gone / "run-x").mkdir()
-    keepers = Keepers(enforcement="sampled", cgroup=None, pid_namespace=False)
+    pool = Keepers(enforcement="sampled", cgroup=None, pid_namespace=False)
     try:
-        kept = keepers.directory()
+        kept = pool.directory()
         assert sweep_directories() == 0
         assert kept.is_dir()
         assert not gone.exists()
     finally:
-        keepers.close()
+        pool.close()
     assert not kept.exists()
+
+
+def test_what_others_put_in_a_shared_directory_is_neither_opened_nor_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "lock").touch()
+    planted = tmp_path / f"{PREFIX}planted"
+    planted.mkdir()
+    (planted / "lock").symlink_to(tmp_path / "kept" / "lock")
+    fifo = tmp_path / f"{PREFIX}fifo"
+    fifo.mkdir()
+    os.mkfifo(fifo / "lock")
+    assert sweep_directories() <= 1
+    assert planted.is_dir()
+    if os.geteuid() == 0:
+        others = tmp_path / f"{PREFIX}others"
+        others.mkdir()
+        (others / "lock").touch()
+        os.chown(others, 1, 1)
+        assert sweep_directories() == 0
+        assert others.is_dir()
+
+
+def test_keepers_of_a_crowd_are_let_go_when_it_has_gone(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service()
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda _: shell(service, "sleep 0.2"), range(16)))
+    assert service.stats(process.Stats(), Scope.lasting(20)).keepers_idle > 2 * keepers.SPARE
+    monkeypatch.setattr(keepers, "RESTED_S", -1.0)
+    shell(service, "true")
+    assert service.stats(process.Stats(), Scope.lasting(20)).keepers_idle <= 2 * keepers.SPARE
+
+
+def test_a_launcher_that_was_stopped_goes_on(make_service: MakeService) -> None:
+    service = make_service(pid_namespace=False)
+    shell(service, "true")
+    launchers = [each for each in psutil.Process().children() if "launcher.main" in " ".join(each.cmdline())]
+    launchers[0].suspend()
+    for number in range(keepers.SPARE + 1):  # each of another shape, so that a keeper has to be made
+        assert shell(service, "echo on", limits=process.Limits(open_files=100 + number)).stdout == b"on\n"
+    assert launchers[0].status() != psutil.STATUS_STOPPED
 
 
 def test_a_launcher_knows_only_the_standard_library() -> None:

@@ -14,7 +14,7 @@ import redis
 
 from config import settings
 from gaia.contracts import process
-from gaia.errors import InvalidCall, ProcessMissing
+from gaia.errors import Cancelled, InvalidCall, ProcessMissing
 from gaia.store.limits import Limit
 from tasks.limits.ahead import Ahead
 from tasks.limits.cluster import Limits
@@ -306,6 +306,18 @@ def test_stats_count_ends_by_reason_and_health_says_what_is_missing(
     health = service.health(process.Health(), scope)
     assert (health.status, "every place is taken" in health.findings) == ("degraded", True)
     service.kill(process.Kill(started.id), scope)
+
+
+def test_memory_is_of_all_programs_and_of_no_keeper(service: ProcessService, scope: Scope, marker: str) -> None:
+    def memory_bytes() -> int:
+        return service.stats(process.Stats(), Scope.lasting(20)).memory_bytes
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(shell, service, f"sleep {marker}", scope=scope)
+        until(lambda: memory_bytes() > 0)
+        scope.cancelled.set()
+        assert isinstance(running.exception(20), Cancelled)
+    until(lambda: memory_bytes() == 0)  # a keeper that is just being made is below its maker for a moment
 
 
 def test_the_registry_lists_what_runs_and_forgets_what_ended(

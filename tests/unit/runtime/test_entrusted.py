@@ -91,7 +91,6 @@ def test_a_call_that_has_ended_keeps_its_result(entrusted: Entrusted, client: re
 def test_nothing_is_stored_for_nobody_and_longer_under_a_key(entrusted: Entrusted, client: redis.Redis) -> None:
     delayed(client, "silent", stored=False)
     delayed(client, "keyed", key="k")
-    client.set(keys.idempotency("k"), "keyed")
     assert entrusted.answer("silent", Seen("x"))
     assert entrusted.answer("keyed", Seen("x"))
     assert client.get(keys.result("silent")) is None
