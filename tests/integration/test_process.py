@@ -81,12 +81,17 @@ def test_a_killed_worker_takes_its_programs_along_and_its_ids_are_lost(
     with cluster.worker(fresh_url, "process", "--name", "c", log=tmp_path / "c.log", **SETTINGS) as worker:
         started = producer.submit(process.Start(shell(f"(setsid sleep {marker} &); sleep {marker}"))).get(timeout=30)
         producer.submit(process.Run(("/bin/sleep", marker)), deadline=3)
+        waiting = producer.submit(process.Wait(started.id))
+        reading = producer.submit(process.Output(started.id, wait_s=30))
         until(lambda: len(bearers(marker)) == 4)
         worker.process.kill()
         until(lambda: bearers(marker) == [], 5)
     with cluster.worker(fresh_url, "process", "--name", "c", log=tmp_path / "c2.log", **SETTINGS):
         with pytest.raises(HolderLost):
             producer.submit(process.Status(started.id)).get(timeout=20)
+        for each in (waiting, reading):
+            with pytest.raises(HolderLost):
+                each.get(timeout=30)
         (left,) = producer.submit(process.List()).get(timeout=20).processes
         assert (left.id, left.lost) == (started.id, True)
         assert producer.submit(process.Cleanup()).get(timeout=20).records == 1

@@ -68,9 +68,14 @@ def start(service: ProcessService, script: str, **fields: object) -> process.Sta
 
 
 def ended(service: ProcessService, program_id: str) -> process.Exited:
-    found = service.wait(process.Wait(program_id, timeout_s=20), Scope.lasting(60)).exited
-    assert found is not None
-    return found
+    scope = Scope.lasting(60)
+
+    def look() -> process.Exited | None:
+        with suppress(Later):
+            return service.wait(process.Wait(program_id, timeout_s=60), scope).exited
+        return None
+
+    return until(look, 60)
 
 
 def test_a_program_outlives_the_call_that_started_it(service: ProcessService, marker: str, bearers: Bearers) -> None:
@@ -143,6 +148,12 @@ def test_of_much_output_the_last_is_kept(make_service: MakeService, scope: Scope
     assert chunk.offset > 0
     assert chunk.next_offset == found.stdout_bytes == 588_895
     assert chunk.ended
+
+
+def test_a_gibibyte_passes_and_the_last_of_it_is_kept(service: ProcessService) -> None:
+    found = ended(service, start(service, "head -c 1073741824 /dev/zero; printf end").id)
+    assert (found.reason, found.stdout_bytes, len(found.stdout)) == ("exited", (1 << 30) + 3, 1 << 20)
+    assert found.stdout.endswith(b"\0end")
 
 
 def test_a_flood_ends_a_program_only_if_the_call_says_so(service: ProcessService) -> None:
