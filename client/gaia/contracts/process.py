@@ -14,7 +14,7 @@ Reason = Literal["exited", "signal", "timeout", "memory", "cpu", "processes", "o
 """
 
 Enforcement = Literal["cgroup2", "cgroup1", "sampled"]
-"""How limits were held: by the kernel over the whole tree, or by looking at it every 50 ms to 1 s."""
+"""How limits were held: by the kernel over the whole tree, or by looking at it every 50 ms to 1.5 s."""
 
 Stream = Literal["stdout", "stderr"]
 

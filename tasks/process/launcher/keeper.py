@@ -26,7 +26,7 @@ LOOK_S: Final = 0.05
 """Between two looks at a tree that does something, without a group."""
 GROUP_LOOK_S: Final = 0.1
 """With a group: the kernel holds the limits, a look only finds out that it had to."""
-IDLE_LOOK_S: Final = 1.0
+IDLE_LOOK_S: Final = 1.5
 IDLE_GROUP_LOOK_S: Final = 2.0
 """Looks become this rare while a tree does nothing."""
 
