@@ -45,6 +45,20 @@ def _artifacts_url(text: str) -> str:
     return text
 
 
+def _ports(text: str) -> str:
+    """Check `443` or `8000-8999`."""
+    low, high = port_range(text)
+    if not 0 < low <= high <= 65535:  # noqa: PLR2004 - the largest port
+        raise ValueError(f"{text!r} is no port or range of ports")
+    return text
+
+
+def port_range(text: str) -> tuple[int, int]:
+    """Give the first and last port of `443` or `8000-8999`."""
+    low, dash, high = text.partition("-")
+    return _port(low), _port(high if dash else low)
+
+
 def _cidr(text: str) -> str:
     """Check `10.0.0.0/8`, `127.0.0.1/32:8080` or `[::1/128]:8080`."""
     network, port = split_cidr(text)
@@ -89,6 +103,7 @@ Text = Annotated[str, Field(min_length=1)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 ArtifactsUrl = Annotated[str, AfterValidator(_artifacts_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+Ports = Annotated[str, AfterValidator(_ports)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 RootName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 
@@ -173,6 +188,12 @@ class Network(Section):
     """Names kept; the least recently used goes first."""
     max_ttl_s: float = Field(default=300.0, gt=0)
     """No answer is kept longer."""
+    stale_s: float = Field(default=30.0, ge=0, le=3600)
+    """Past its time an answer is given for as long as its TTL, at most so long, while it is asked for anew."""
+    probe_ports: tuple[Ports, ...] = Field(default=("53", "80", "443"), examples=[["443", "8000-8999"]])
+    """Ports that probes may connect to, and at which chosen DNS servers may be asked."""
+    shared_cache: bool = True
+    """Share answers with the workers that ask the same servers, through Redis."""
 
 
 class Worker(Section):
@@ -233,6 +254,10 @@ class Limits(Section):
     """Requests to one host at once, a second's worth by default."""
     host_concurrency: int | None = Field(default=None, ge=1, le=1_000_000)
     """Requests to one host under way at once. No limit by default."""
+    connections: int = Field(default=1000, ge=1, le=1_000_000)
+    """Connections of the whole cluster that are leased at once (`network.acquire_connection`)."""
+    host_connections: int = Field(default=100, ge=1, le=1_000_000)
+    """Connections to one host that are leased at once, where no concurrency is set for it."""
     bytes_per_s: float | None = Field(default=None, ge=1, le=10**11)
     """Bandwidth of the whole cluster. No limit by default."""
     failure_threshold: int = Field(default=5, ge=1, le=1_000_000)
