@@ -227,8 +227,9 @@ def sweep(beneath: str | None, *, also_of: int | None = None) -> int:
         for base in dict.fromkeys((bases or {}).values()):
             for site in base.glob(f"{_PREFIX}*-*-*"):
                 if not _owned(site.name) or site.name.rpartition("-")[0] == own:
-                    killed += _kill_within(site)
-                    _remove_with_groups(site)
+                    with suppress(OSError):  # another launcher sweeps it, too, and was faster
+                        killed += _kill_within(site)
+                        _remove_with_groups(site)
     return killed
 
 
@@ -327,14 +328,14 @@ def _field(text: str, name: str) -> int:
 def _read(path: Path, default: str | None = None) -> str:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(fd, 1 << 20).decode("utf-8", "replace").strip()  # ENODEV: its group was removed meanwhile
+        finally:
+            os.close(fd)
     except OSError:
         if default is None:
             raise
         return default
-    try:
-        return os.read(fd, 1 << 20).decode("utf-8", "replace").strip()
-    finally:
-        os.close(fd)
 
 
 def _write(path: Path, text: str) -> None:

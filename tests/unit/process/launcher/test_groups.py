@@ -4,6 +4,7 @@ Version 2 with all its controllers could not be run on the machine these tests w
 here, their effect is the kernel's. tests/unit/process/test_torture.py runs it wherever it can be had.
 """
 
+import errno
 import os
 from pathlib import Path
 
@@ -142,3 +143,19 @@ def test_the_sites_of_those_who_live_are_left_alone(tmp_path: Path) -> None:
     assert {each.name for each in tmp_path.iterdir()} == {own, "gaia-other-name-x"}
     groups.sweep(str(tmp_path), also_of=os.getpid())
     assert {each.name for each in tmp_path.iterdir()} == {"gaia-other-name-x"}
+
+
+def test_a_group_that_another_launcher_removes_meanwhile_fails_no_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel answers ENODEV to who has the file of a group open that is gone."""
+    gone = tmp_path / f"gaia-{os.getpid()}-1-7" / "1"
+    gone.mkdir(parents=True)
+    (gone / "cgroup.procs").write_text("1")
+
+    def refuse(*_: object) -> bytes:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr(os, "read", refuse)
+    monkeypatch.setattr(groups, "_REMOVAL_S", 0.0)
+    assert groups.sweep(str(tmp_path)) == 0
