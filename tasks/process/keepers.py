@@ -121,6 +121,7 @@ class Keepers:
         """
         with self._lock:
             self._ready()
+            self._let_go_on()
             # The one that rested longest: what the last program used of its CPU share, the next one lacks.
             found = next((each for each in self._idle if each.shape == shape), None)
             found = found or next((each for each in self._idle if each.shape is None), None)
@@ -205,10 +206,8 @@ class Keepers:
         ours, theirs = messages.pair()
         try:
             with theirs:
-                if self._control is None or self._launcher is None:
+                if self._control is None:
                     raise StartFailed("the launcher", "there is none")
-                # Where programs see it they can stop it, as they can kill it.
-                self._launcher.send_signal(signal.SIGCONT)
                 messages.send(self._control, {"keeper": 1}, [theirs.fileno()])
         except OSError as failure:
             ours.close()
@@ -216,10 +215,16 @@ class Keepers:
         self.made += 1
         return Keeper(ours)
 
+    def _let_go_on(self) -> None:
+        """Continue a launcher that was stopped: where programs see it they can do that, as they can kill it."""
+        if self._launcher is not None:
+            self._launcher.send_signal(signal.SIGCONT)
+
     def _end_launcher(self) -> None:
         if self._control is not None:
             self._control.close()
         if self._launcher is not None:
+            self._let_go_on()
             try:
                 self._launcher.wait(START_S)
             except subprocess.TimeoutExpired:
