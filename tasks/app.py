@@ -29,7 +29,7 @@ from tasks.delivery.running import Running
 from tasks.files import tasks as files_tasks
 from tasks.network import tasks as network_tasks
 from tasks.process import tasks as process_tasks
-from tasks.runtime import logs, node, stopping
+from tasks.runtime import logs, node, services, stopping
 
 SUBSYSTEMS = (api_tasks, files_tasks, browser_tasks, process_tasks, network_tasks)
 """Imported for their effect: each enters its handlers."""
@@ -73,6 +73,8 @@ def build(settings: Settings) -> Celery:
     signals.celeryd_after_setup.connect(_require_one_process, weak=False)
     # Before the worker is a node, which would be sent calls about its roots.
     _claim_roots(found, Roster(broker, settings.redis_url))
+    # Before the node goes, and with it the way to what lives here.
+    signals.worker_shutting_down.connect(lambda **_: services.drain_services(), weak=False)
     node.install(
         found,
         connect(settings.redis_url, reply_timeout_s=nodes.REPLY_TIMEOUT_S),
@@ -80,7 +82,7 @@ def build(settings: Settings) -> Celery:
         settings.files.local,
     )
     _sweep(keeping, broker)
-    stopping.install(running, wiring.close_services, settings.worker.grace_s)
+    stopping.install(running, services.close_services, settings.worker.grace_s)
     signals.setup_logging.connect(lambda **_: logs.configure(settings.worker.log_level), weak=False)
     return found
 

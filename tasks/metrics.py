@@ -93,6 +93,28 @@ CIRCUIT_ANSWERS: Final = Counter(
     "gaia_circuit_answers", "Answers of circuit breakers: passage, probe, kept_out.", ["answer"], registry=REGISTRY
 )
 
+MEMORY_BUCKETS: Final = tuple(float(1 << power) for power in range(20, 35, 2))
+
+PROGRAMS: Final = Gauge("gaia_process_active", "Programs running now, run and started.", registry=REGISTRY)
+PROGRAMS_STARTED: Final = Counter("gaia_process_started", "Programs that were started.", registry=REGISTRY)
+PROGRAMS_REFUSED: Final = Counter("gaia_process_refused", "Programs that were not started.", registry=REGISTRY)
+PROGRAMS_ENDED: Final = Counter("gaia_process_ended", "Programs that ended, by reason.", ["reason"], registry=REGISTRY)
+PROGRAMS_COMPLETED: Final = Counter(
+    "gaia_process_completed", "Programs that ended by themselves with exit code 0.", registry=REGISTRY
+)
+PROGRAMS_FAILED: Final = Counter("gaia_process_failed", "Programs that ended otherwise.", registry=REGISTRY)
+PROGRAMS_MEMORY_BYTES: Final = Gauge(
+    "gaia_process_memory_bytes", "Memory of the trees of all programs now.", registry=REGISTRY
+)
+PROGRAM_CPU_SECONDS: Final = Counter("gaia_process_cpu_seconds", "CPU time of ended programs.", registry=REGISTRY)
+PROGRAM_OUTPUT_BYTES: Final = Counter("gaia_process_output_bytes", "Output of ended programs.", registry=REGISTRY)
+PROGRAM_PEAK_MEMORY_BYTES: Final = Histogram(
+    "gaia_process_peak_memory_bytes",
+    "The most memory that the tree of a program had.",
+    buckets=MEMORY_BUCKETS,
+    registry=REGISTRY,
+)
+
 DNS_LOOKUPS: Final = Tallies(
     "gaia_dns_lookups",
     "Look-ups of names, by how they ended: hit, stale and negative were answered by this process, joined by a question "

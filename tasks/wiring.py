@@ -12,7 +12,6 @@ contract's policy allows, and otherwise stored; a foreign one is a defect, logge
 
 import functools
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -45,7 +44,7 @@ from gaia.store.results import parse
 from tasks import metrics
 from tasks.broker.holder import holding
 from tasks.delivery.running import Running
-from tasks.runtime import identity
+from tasks.runtime import identity, services
 from tasks.runtime.express import ENDED
 from tasks.runtime.logs import working_on
 from tasks.runtime.progress import Reporter
@@ -53,7 +52,6 @@ from tasks.runtime.reply import Reply
 from tasks.scope import CancelToken, Clock, Elsewhere, Later, Scope
 
 R = TypeVar("R")
-T = TypeVar("T")
 C = TypeVar("C", bound=Call[Any])
 
 NEWER_PAUSE_S: Final = 5.0
@@ -73,7 +71,7 @@ class Handler:
 HANDLERS: Final[dict[str, Handler]] = {}
 """Operation name to handler, filled as the subsystems' `tasks` modules are imported."""
 
-_closers: list[Callable[[], None]] = []
+once = services.once
 
 
 def handles(contract: type[C]) -> Callable[[Callable[[C, Scope], Any]], Callable[[C, Scope], Any]]:
@@ -87,40 +85,6 @@ def handles(contract: type[C]) -> Callable[[Callable[[C, Scope], Any]], Callable
         return perform
 
     return enter
-
-
-def once(build: Callable[[], T]) -> Callable[[], T]:
-    """Build a service at its first use, in one thread, and close it when the worker ends.
-
-    `functools.cache` alone would let two threads build at once.
-    """
-    lock = threading.Lock()
-    built: list[T] = []
-
-    @functools.wraps(build)
-    def get() -> T:
-        with lock:
-            if not built:
-                built.append(build())
-                close = getattr(built[0], "close", None)
-                if close is not None:
-                    _closers.append(close)
-            return built[0]
-
-    return get
-
-
-def close_services() -> None:
-    """Close every service that was built, the last first; one that fails does not keep the rest open."""
-    while True:
-        try:
-            close = _closers.pop()
-        except IndexError:
-            return  # two threads may close at a worker's end
-        try:
-            close()
-        except Exception:
-            log.exception("a service could not be closed")
 
 
 @dataclass(frozen=True)

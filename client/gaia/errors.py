@@ -655,6 +655,16 @@ class StartFailed(Permanent):
         return f"{self.path} could not be started: {self.reason}"
 
 
+@dataclass(eq=False, repr=False)
+class ProcessMissing(Permanent):
+    """The worker that the id names holds no such program: it ended a while ago and was forgotten, or never was."""
+
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.id} is no started program, or was forgotten after its end"
+
+
 # --- of browsers
 
 

@@ -138,38 +138,57 @@ class Limits:
 
     @contextmanager
     def holding(
-        self, scope: Scope, names: tuple[str, ...], *, ttl_s: float = LEASE_TTL_S, if_away: Away
+        self,
+        scope: Scope,
+        names: tuple[str, ...],
+        *,
+        at_most: int | None = None,
+        ttl_s: float = LEASE_TTL_S,
+        if_away: Away,
     ) -> Iterator[Held]:
         """Hold a slot of every level inside the block; it is renewed there, and lapses `ttl_s` after a crash.
 
+        `at_most` is how many slots the last name has where nothing is set for it.
         A block that lasts asks `Held.check`, which raises `LeaseLost`.
 
         Raises:
             LimitExceeded, Cancelled, DeadlineExceeded, Unreachable: as `admit`.
         """
-        held = self.wait_for_slots(scope, names, ttl_s=ttl_s, if_away=if_away)
+        held = self.wait_for_slots(scope, names, at_most=at_most, ttl_s=ttl_s, if_away=if_away)
         try:
             yield held
         finally:
             self.release(held)
 
     def wait_for_slots(
-        self, scope: Scope, names: tuple[str, ...], *, ttl_s: float = LEASE_TTL_S, if_away: Away
+        self,
+        scope: Scope,
+        names: tuple[str, ...],
+        *,
+        at_most: int | None = None,
+        ttl_s: float = LEASE_TTL_S,
+        if_away: Away,
     ) -> Held:
         """Wait for a slot of every level; `release` has to follow. See `holding`.
 
         Raises:
             LimitExceeded, Cancelled, DeadlineExceeded, Unreachable: as `admit`.
         """
-        return leave(scope, lambda: self.acquire(names, ttl_s=ttl_s, if_away=if_away), limit=f"slots:{names[-1]}")
 
-    def acquire(self, names: tuple[str, ...], *, ttl_s: float = LEASE_TTL_S, if_away: Away) -> Held | Refused:
+        def ask() -> Held | Refused:
+            return self.acquire(names, at_most=at_most, ttl_s=ttl_s, if_away=if_away)
+
+        return leave(scope, ask, limit=f"slots:{names[-1]}")
+
+    def acquire(
+        self, names: tuple[str, ...], *, at_most: int | None = None, ttl_s: float = LEASE_TTL_S, if_away: Away
+    ) -> Held | Refused:
         """Ask for a slot of every level, without waiting; `release` has to follow. See `holding`.
 
         Raises:
             Unreachable: as `admit`.
         """
-        slots = self.policy.slots(names)
+        slots = self.policy.slots(names, at_most)
         held = self._renewal.take(slots, ttl_s) if slots else NOTHING
         if held is None:
             found = answer(slots, self._leases.acquire(slots, ttl_s=ttl_s, if_away=if_away))
@@ -297,3 +316,9 @@ def limits() -> Limits:
     """Give the limits of this process' cluster."""
     found = settings.load()
     return Limits.in_redis(found.redis_url, found.limits)
+
+
+def close() -> None:
+    """Close them, if anything has asked for them; again changes nothing. For the end of a worker."""
+    if limits.cache_info().currsize:
+        limits().close()

@@ -12,6 +12,7 @@ from gaia.contracts import api, browser, files, network, process
 from gaia.contracts.base import CALLS, Call, Result
 from gaia.errors import GaiaError
 from gaia.outcome import Outcome
+from gaia.sticky import HolderId
 
 TEXT: Final = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 JSON: Final = st.recursive(
@@ -24,6 +25,13 @@ _LINE: Final = st.text(st.characters(exclude_categories=["Cs"], exclude_characte
 _URL: Final = st.sampled_from(["http://a.example/", "https://u:pw@b.example:8443/x?token=1#y", "http://[::1]/ü"])
 _HOST: Final = st.sampled_from(["a.example", "192.0.2.1", "::1"])
 _PATH: Final = st.sampled_from(["data:x", "data:", "r2:a b/ü"])
+PROGRAM: Final = HolderId.new("process@h", "0" * 16).format()
+_STARTING: Final = (process.Run, process.Start)
+_ABOUT_A_PROGRAM: Final = (
+    *(process.Status, process.Wait, process.Write, process.Output),
+    *(process.Signal, process.Terminate, process.Kill),
+)
+_COUNTS: Final = ("memory_bytes", "output_bytes", "cpu_percent", "processes", "open_files", "file_bytes")
 _STEP: Final = st.sampled_from(
     [files.Step(stat=files.Stat("data:x")), files.Step(write=files.Write("data:x", b"body", durable=False))]
 )
@@ -121,6 +129,20 @@ FIELDS: Final[dict[tuple[type[Any], str], st.SearchStrategy[Any]]] = {
     (files.Read, "max_bytes"): st.integers(0, 64 * 1024 * 1024),
     (network.Resolve, "name"): st.sampled_from(["a.example", "localhost", "bücher.example"]),
     (network.Resolve, "timeout_s"): st.floats(0.001, 60),
+    **{(kind, "argv"): st.lists(_LINE, max_size=4).map(lambda rest: ("/bin/x", *rest)) for kind in _STARTING},
+    **{(kind, "env"): st.dictionaries(st.sampled_from(["A", "X_Y"]), _LINE, max_size=3) for kind in _STARTING},
+    **{(kind, "cwd"): st.none() | _PATH for kind in _STARTING},
+    **{(kind, "timeout_s"): st.floats(0.001, 86_400) for kind in (*_STARTING, process.Wait)},
+    **{(process.Limits, each): st.none() | st.integers(32, 2**40) for each in _COUNTS},
+    (process.Limits, "cpu_s"): st.none() | st.floats(0.001, 86_400),
+    **{(kind, "id"): st.just(PROGRAM) for kind in _ABOUT_A_PROGRAM},
+    (process.Cleanup, "id"): st.none() | st.just(PROGRAM),
+    (process.Write, "timeout_s"): st.floats(0.001, 30),
+    (process.Output, "offset"): st.integers(0, 2**62),
+    (process.Output, "max_bytes"): st.integers(1, 64 * 1024 * 1024),
+    (process.Output, "wait_s"): st.floats(0, 30),
+    (process.Signal, "signal"): st.integers(1, 64),
+    (process.Terminate, "grace_s"): st.floats(0, 30),
     (network.Resolve, "servers"): st.sampled_from([(), ("192.0.2.53", "[2001:db8::1]:53")]),
     (network.ResolveMany, "timeout_s"): st.floats(0.001, 600),
     (network.Throttle, "size_bytes"): st.integers(1, network.SIZE_LIMIT_BYTES),
@@ -147,12 +169,6 @@ FIELDS: Final[dict[tuple[type[Any], str], st.SearchStrategy[Any]]] = {
     (network.Ping, "count"): st.integers(1, 20),
     (network.Ping, "port"): st.integers(1, 65535),
     (network.Ping, "timeout_s"): st.floats(0.001, 60),
-    (process.Run, "argv"): st.lists(_LINE, max_size=4).map(lambda rest: ("/bin/x", *rest)),
-    (process.Run, "env"): st.dictionaries(st.sampled_from(["A", "TOKEN", "X_Y"]), _LINE, max_size=3),
-    (process.Run, "cwd"): st.none() | _PATH,
-    (process.Run, "timeout_s"): st.floats(0.001, 86_400),
-    (process.Limits, "memory_bytes"): st.none() | st.integers(1, 2**40),
-    (process.Limits, "output_bytes"): st.none() | st.integers(1, 2**40),
 }
 """Fields whose values have bounds besides their types."""
 

@@ -19,6 +19,7 @@ from tests.support import contracts
 CALL_KINDS = contracts.calls()
 by_name = pytest.mark.parametrize("kind", CALL_KINDS, ids=lambda kind: kind.__qualname__)
 
+PROGRAM = contracts.PROGRAM
 SMALLEST: dict[type[Call[Any]], dict[str, Any]] = {
     api.Request: {"url": "http://h/"},
     api.RequestMany: {"calls": (api.Request(url="http://h/"),)},
@@ -61,7 +62,19 @@ SMALLEST: dict[type[Call[Any]], dict[str, Any]] = {
     network.ResolveMany: {"names": ("a.example",)},
     network.Stats: {},
     network.Throttle: {"size_bytes": 1},
+    process.Cleanup: {},
+    process.Health: {},
+    process.Kill: {"id": PROGRAM},
+    process.List: {},
+    process.Output: {"id": PROGRAM},
     process.Run: {"argv": ("/bin/true",)},
+    process.Signal: {"id": PROGRAM, "signal": 15},
+    process.Start: {"argv": ("/bin/true",)},
+    process.Stats: {},
+    process.Status: {"id": PROGRAM},
+    process.Terminate: {"id": PROGRAM},
+    process.Wait: {"id": PROGRAM},
+    process.Write: {"id": PROGRAM},
 }
 
 HOSTILE: tuple[Any, ...] = (
