@@ -16,10 +16,10 @@ from gaia import wire
 from gaia.store import keys, nodes
 from gaia.store.artifacts import Keeping
 from gaia.store.connection import connect
-from gaia.store.directory import directory_of
 from gaia.store.nodes import Nodes
 from tasks import wiring
 from tasks.api import tasks as api_tasks
+from tasks.artifacts.keeping import keeping
 from tasks.artifacts.sweeper import Sweeper
 from tasks.broker import holder, probe, transport
 from tasks.browser import tasks as browser_tasks
@@ -52,12 +52,12 @@ def build(settings: Settings) -> Celery:
     holder.configure(
         deadline_s=settings.worker.deadline_s, delivery_cap=settings.worker.delivery_cap, on_lost=running.lose
     )
-    keeping = _keeping(settings)
+    kept = keeping(settings)
     wiring.install(
         found,
         wiring.Surroundings(
-            artifacts=keeping.store(results, keep_s=wire.RESULT_TTL_S + BODY_MARGIN_S),
-            keyed_artifacts=keeping.store(results, keep_s=keys.KEY_TTL_S + BODY_MARGIN_S),
+            artifacts=kept.store(results, keep_s=wire.RESULT_TTL_S + BODY_MARGIN_S),
+            keyed_artifacts=kept.store(results, keep_s=keys.KEY_TTL_S + BODY_MARGIN_S),
             running=running,
             nodes=Nodes(broker, settings.redis_url),
             broker=broker,
@@ -74,7 +74,7 @@ def build(settings: Settings) -> Celery:
         connect(settings.redis_url, reply_timeout_s=nodes.REPLY_TIMEOUT_S),
         connect(result_url, reply_timeout_s=nodes.REPLY_TIMEOUT_S, retries=0),
     )
-    _sweep(keeping, broker)
+    _sweep(kept, broker)
     stopping.install(running, wiring.close_services, settings.worker.grace_s)
     signals.setup_logging.connect(lambda **_: logs.configure(settings.worker.log_level), weak=False)
     return found
@@ -94,15 +94,9 @@ def _require_one_process(instance: Any, **_: Any) -> None:
         sys.exit("gaia: a pool of processes cannot be used; start more workers, or use -P threads or -P solo")
 
 
-def _keeping(settings: Settings) -> Keeping:
-    given = settings.artifacts
-    directory = None if given.url is None else directory_of(given.url)
-    return Keeping(directory, given.ttl_s, given.quota_bytes, given.memory_bytes)
-
-
-def _sweep(keeping: Keeping, broker: redis.Redis) -> None:
+def _sweep(kept: Keeping, broker: redis.Redis) -> None:
     """Let this worker take its turns at removing expired bodies, if there is a directory."""
-    directory = keeping.shared()
+    directory = kept.shared()
     if directory is not None:
         sweeper = Sweeper(directory, broker)
         signals.worker_ready.connect(lambda **_: sweeper.start(), weak=False)

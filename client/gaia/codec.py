@@ -5,6 +5,7 @@ A converter is compiled once per type from its annotations and cached. The forms
     str, int, float, bool, None   themselves; an int is taken for a float, nothing else is converted
     bytes                         base64 text; over `INLINE_LIMIT_BYTES` {"$artifact": {...}} when a store is at hand
     Body                          the same, and an `Artifact` that was put before; decoded it is always bytes
+    Text                          itself; over `INLINE_LIMIT_BYTES` of UTF-8 an artifact, as bytes; decoded always a str
     tuple[X, ...]                 an array
     Mapping[str, X]               an object
     Literal[...]                  one of the values
@@ -22,7 +23,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
-from typing import Any, Final, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, NewType, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 INLINE_LIMIT_BYTES: Final = 64 * 1024
 """A larger body travels as an artifact, so that the queue's lists hold small messages."""
@@ -66,6 +67,9 @@ class Artifact:
 
 Body = bytes | Artifact
 """A body in a call: its bytes, or one that lies in the store already."""
+
+Text = NewType("Text", str)
+"""A text that may be large."""
 
 
 def content(body: Body) -> bytes:
@@ -140,12 +144,14 @@ def decode(kind: type[T], given: object, blobs: Blobs | None = None, *, lenient:
 
 
 @cache
-def _encoder(kind: Any) -> Encode:
+def _encoder(kind: Any) -> Encode:  # noqa: PLR0911 - a table of forms
     if is_dataclass(kind):
         return _dataclass_encoder(kind)
     origin = get_origin(kind)
     if kind in (bytes, Body):
         return _encode_bytes if kind is bytes else _encode_body
+    if kind is Text:
+        return _encode_text
     if origin in (Union, types.UnionType):
         return _optional(_encoder(_only(kind)))
     if origin is tuple:
@@ -194,6 +200,14 @@ def _encode_bytes(value: Any, blobs: Session | None) -> Any:
     return base64.b64encode(body).decode("ascii")
 
 
+def _encode_text(value: Any, blobs: Session | None) -> Any:
+    text: str = _exactly(str)(value, None)
+    # A character has at most four bytes, so most texts need no second look.
+    if blobs is None or (len(text) * 4 <= INLINE_LIMIT_BYTES or len(text.encode()) <= INLINE_LIMIT_BYTES):
+        return text
+    return _reference(blobs.put(text.encode()))
+
+
 def _reference(artifact: Artifact) -> dict[str, Any]:
     return {ARTIFACT: {each.name: getattr(artifact, each.name) for each in fields(artifact)}}
 
@@ -226,7 +240,7 @@ def _encode_items(kinds: tuple[Any, ...], compiler: Callable[[Any], Encode]) -> 
 
 
 @cache
-def _decoder(kind: Any, lenient: bool) -> Decode:  # noqa: FBT001 - a cache key
+def _decoder(kind: Any, lenient: bool) -> Decode:  # noqa: FBT001, PLR0911 - a cache key; a table of forms
     if is_dataclass(kind):
         make: Any = kind
         convert = _fields_decoder(make, lenient)
@@ -234,6 +248,8 @@ def _decoder(kind: Any, lenient: bool) -> Decode:  # noqa: FBT001 - a cache key
     origin = get_origin(kind)
     if kind in (bytes, Body):
         return _bytes_decoder(lenient)
+    if kind is Text:
+        return _text_decoder(lenient)
     if origin in (Union, types.UnionType):
         return _optional(_decoder(_only(kind), lenient))
     if origin is tuple:
@@ -280,6 +296,21 @@ def _bytes_decoder(lenient: bool) -> Decode:  # noqa: FBT001 - as of its caller
         if blobs is None:
             raise Mismatch("", "is an artifact, and no artifact store is at hand")
         return blobs.get(reference(given[ARTIFACT], None))
+
+    return run
+
+
+def _text_decoder(lenient: bool) -> Decode:  # noqa: FBT001 - as of its caller
+    body = _bytes_decoder(lenient)
+
+    def run(given: Any, blobs: Session | None) -> str:
+        if not isinstance(given, Mapping):
+            text: str = _exactly(str)(given, None)
+            return text
+        try:
+            return body(given, blobs).decode()  # type: ignore[no-any-return]  # what a decoder of bytes gives
+        except UnicodeDecodeError:
+            raise Mismatch("", "must be text in UTF-8") from None
 
     return run
 
