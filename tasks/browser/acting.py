@@ -124,7 +124,9 @@ async def _press(page: Page, step: Step) -> None:
 async def _key(page: Page, name: str) -> None:
     if name not in KEYS and len(name) != 1:
         raise _Unfit(f"there is no key {name!r}")
-    code, text = KEYS.get(name, (ord(name.upper()) if name.isascii() and name.isalnum() else 0, name))
+    code, text = KEYS.get(name, (0, name))
+    if len(name) == 1 and name.isascii() and name.isalnum():
+        code = ord(name.upper())  # the virtual code of a letter or digit is its own
     event: Reply = {"key": " " if name == "Space" else name, "code": name if name in KEYS else ""}
     event |= {"windowsVirtualKeyCode": code, **({"text": text} if text else {})}
     await page.call("Input.dispatchKeyEvent", {"type": "keyDown" if text else "rawKeyDown", **event})
