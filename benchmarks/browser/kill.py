@@ -57,7 +57,10 @@ def main() -> None:
             with worker(url, "browser", log=Path(data) / "log", TMPDIR=profiles) as running:
                 thread = threading.Thread(target=work, args=(url,))
                 thread.start()
-                time.sleep(random.uniform(0.1, 1.5))  # noqa: S311 - an instant by chance
+                begun_by = time.monotonic() + LEFT_S
+                while time.monotonic() < begun_by and not processes(folder):
+                    time.sleep(0.02)
+                time.sleep(random.uniform(0.0, 1.5))  # noqa: S311 - an instant by chance
                 seen += bool(processes(folder))
                 running.process.send_signal(signal.SIGKILL)
                 ends_at = time.monotonic() + LEFT_S
