@@ -12,6 +12,7 @@ from functools import cache
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FilePath, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -85,12 +86,25 @@ def _port(text: str) -> int:
     return int(text[:6])
 
 
+def _proxy(given: SecretStr) -> SecretStr:
+    """Check the URL of a proxy; the complaint shows nothing of it."""
+    try:
+        parts = urlsplit(given.get_secret_value())
+        sound = parts.scheme == "http" and parts.hostname and parts.port and parts.path in {"", "/"} and not parts.query
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError("must be http://[user:password@]host:port")
+    return given
+
+
 Text = Annotated[str, Field(min_length=1)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 ArtifactsUrl = Annotated[str, AfterValidator(_artifacts_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 Directory = Annotated[Path, AfterValidator(_absolute)]
 Program = Annotated[str, AfterValidator(_program)]
+ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 RootName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 
 
@@ -113,7 +127,17 @@ class Api(Section):
     """HTTP requests."""
 
     pool_connections: int = Field(default=100, ge=1, le=10_000)
-    """Sessions kept per worker."""
+    """Idle sessions kept per worker."""
+    sessions_per_origin: int = Field(default=100, ge=1, le=10_000)
+    """Sessions in use per scheme, host and port in one worker."""
+    session_wait_s: float = Field(default=5.0, gt=0, le=60)
+    """How long a request waits for one of these before it is `PoolExhausted`."""
+    bulk_connections: int = Field(default=1000, ge=1, le=20_000)
+    """Connections at once of all `request_many` in one worker, and how many are kept."""
+    batch_bytes: int = Field(default=128 * 1024 * 1024, ge=1)
+    """What the bodies of one `request_many` may hold, together."""
+    proxies: dict[RootName, ProxyUrl] = Field(default={}, examples=[{"corp": "http://user:password@192.0.2.8:3128"}])
+    """Name to URL of the HTTP proxies that calls may ask for. A proxy in a private network needs `ALLOW_CIDRS`."""
     connect_timeout_s: float = Field(default=5.0, gt=0, le=60)
     """A dial that takes longer is a failed one; the rest of `timeout_s` is for the answer."""
     user_agent: Text = "gaia/0.1"
@@ -122,11 +146,28 @@ class Api(Section):
     """Authorities in PEM that server certificates are checked against. Those of the certifi package by default."""
 
 
+class RootQuota(BaseModel):
+    """What a root may hold; no bound by default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size_bytes: int | None = Field(default=None, ge=0)
+    files: int | None = Field(default=None, ge=0)
+
+
 class Files(Section):
     """Confined file access."""
 
     roots: dict[RootName, Directory] = Field(default={}, examples=[{"data": "/srv/data"}])
     """Name to directory, as {"data": "/srv/data"}. None by default: no file is reachable."""
+    local: tuple[RootName, ...] = Field(default=(), examples=[["scratch"]])
+    """Roots that are this machine's alone: a call about one is led to a worker that has it."""
+    quotas: dict[RootName, RootQuota] = Field(
+        default={}, examples=[{"data": {"size_bytes": 10_000_000_000, "files": 100_000}}]
+    )
+    """What roots may hold, as {"data": {"size_bytes": 10000000000, "files": 100000}}. No bound by default."""
+    max_operations: int = Field(default=500, ge=1, le=100_000)
+    """Operations at once in one worker; more wait."""
 
 
 class Process(Section):

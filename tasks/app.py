@@ -13,13 +13,15 @@ from celery import Celery, signals
 from config.celery_options import celery_options
 from config.settings import Settings, SettingsError, load
 from gaia import wire
+from gaia.errors import GaiaError
 from gaia.store import keys, nodes
 from gaia.store.artifacts import Keeping
 from gaia.store.connection import connect
 from gaia.store.nodes import Nodes
+from gaia.store.roster import Roster
 from tasks import wiring
 from tasks.api import tasks as api_tasks
-from tasks.artifacts.keeping import keeping
+from tasks.artifacts import keeping as artifacts_keeping
 from tasks.artifacts.sweeper import Sweeper
 from tasks.broker import holder, probe, transport
 from tasks.browser import tasks as browser_tasks
@@ -52,12 +54,12 @@ def build(settings: Settings) -> Celery:
     holder.configure(
         deadline_s=settings.worker.deadline_s, delivery_cap=settings.worker.delivery_cap, on_lost=running.lose
     )
-    kept = keeping(settings)
+    keeping = artifacts_keeping.of(settings)
     wiring.install(
         found,
         wiring.Surroundings(
-            artifacts=kept.store(results, keep_s=wire.RESULT_TTL_S + BODY_MARGIN_S),
-            keyed_artifacts=kept.store(results, keep_s=keys.KEY_TTL_S + BODY_MARGIN_S),
+            artifacts=keeping.store(results, keep_s=wire.RESULT_TTL_S + BODY_MARGIN_S),
+            keyed_artifacts=keeping.store(results, keep_s=keys.KEY_TTL_S + BODY_MARGIN_S),
             running=running,
             nodes=Nodes(broker, settings.redis_url),
             broker=broker,
@@ -69,12 +71,15 @@ def build(settings: Settings) -> Celery:
     )
     signals.celeryd_init.connect(_require_fit, weak=False)
     signals.celeryd_after_setup.connect(_require_one_process, weak=False)
+    # Before the worker is a node, which would be sent calls about its roots.
+    _claim_roots(found, Roster(broker, settings.redis_url))
     node.install(
         found,
         connect(settings.redis_url, reply_timeout_s=nodes.REPLY_TIMEOUT_S),
         connect(result_url, reply_timeout_s=nodes.REPLY_TIMEOUT_S, retries=0),
+        settings.files.local,
     )
-    _sweep(kept, broker)
+    _sweep(keeping, broker)
     stopping.install(running, wiring.close_services, settings.worker.grace_s)
     signals.setup_logging.connect(lambda **_: logs.configure(settings.worker.log_level), weak=False)
     return found
@@ -94,9 +99,22 @@ def _require_one_process(instance: Any, **_: Any) -> None:
         sys.exit("gaia: a pool of processes cannot be used; start more workers, or use -P threads or -P solo")
 
 
-def _sweep(kept: Keeping, broker: redis.Redis) -> None:
+def _claim_roots(app: Celery, roster: Roster) -> None:
+    """Refuse to start a worker of `files` whose roots are other directories than the cluster's; tidy them up."""
+
+    def on_setup(**_: Any) -> None:
+        if "files" in app.amqp.queues.consume_from:
+            try:
+                files_tasks.service().start(roster)
+            except GaiaError as failure:
+                sys.exit(f"gaia: {failure}")
+
+    signals.celeryd_after_setup.connect(on_setup, weak=False)
+
+
+def _sweep(keeping: Keeping, broker: redis.Redis) -> None:
     """Let this worker take its turns at removing expired bodies, if there is a directory."""
-    directory = kept.shared()
+    directory = keeping.shared()
     if directory is not None:
         sweeper = Sweeper(directory, broker)
         signals.worker_ready.connect(lambda **_: sweeper.start(), weak=False)

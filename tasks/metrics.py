@@ -1,5 +1,6 @@
 """The registry: every metric of a worker is declared here, once."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -48,6 +49,30 @@ CIRCUITS: Final = Gauge(
 CIRCUIT_ANSWERS: Final = Counter(
     "gaia_circuit_answers", "Answers of circuit breakers: passage, probe, kept_out.", ["answer"], registry=REGISTRY
 )
+
+API_EXCHANGES: Final = Counter(
+    "gaia_api_exchanges",
+    "Exchanges with servers: succeeded (a status under 500), failed; or limited: kept from being sent.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+API_SECONDS: Final = Histogram(
+    "gaia_api_exchange_seconds",
+    "From the first byte sent to the last byte read.",
+    buckets=RUN_BUCKETS,
+    registry=REGISTRY,
+)
+
+
+FILES_ACTIVE: Final = Gauge("gaia_files_active", "File operations past the gate now.", registry=REGISTRY)
+FILES_PEAK: Final = Gauge("gaia_files_active_peak", "The most that were past the gate at once.", registry=REGISTRY)
+FILES_READ: Final = Counter("gaia_files_read_bytes", "Bytes read for callers.", registry=REGISTRY)
+FILES_WRITTEN: Final = Counter("gaia_files_written_bytes", "Bytes written for callers.", registry=REGISTRY)
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Give the nearest-rank quantile of what is in order, to the microsecond; 0 of none."""
+    return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))], 6) if ordered else 0.0
 
 
 BROWSER_EVENTS: Final = Counter(

@@ -98,6 +98,15 @@ class Later(Exception):  # noqa: N818 - no error: a service's word that it wants
         self.after_s = after_s
 
 
+class Elsewhere(Exception):  # noqa: N818 - as above
+    """Raised by a service, before it did anything, for a call that belongs to another worker; wiring leads it there."""
+
+    def __init__(self, node: str) -> None:
+        """Name the worker's node."""
+        super().__init__(node)
+        self.node = node
+
+
 def _no_progress(done: float, total: float | None, note: str) -> None:
     del done, total, note
 
@@ -117,6 +126,8 @@ class Scope:
     report: Callable[[float, float | None, str], None] = _no_progress
     clock: Clock = field(default_factory=Clock)
     attempts: int = 1
+    retryable: bool = True
+    """A service sets it to False where another run is not to be had, whatever the call's policy says."""
 
     def remaining_s(self) -> float:
         """Give the seconds left until the deadline; negative when it has passed."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 from celery import Celery, Task
 from celery.exceptions import CeleryError, Ignore, Reject, Retry, WorkerShutdown, WorkerTerminate
@@ -33,6 +33,7 @@ from gaia.errors import (
     HolderLost,
     InternalError,
     InvalidCall,
+    InvalidResult,
     NewerPayload,
     WorkerLostTooOften,
 )
@@ -49,7 +50,7 @@ from tasks.runtime.express import ENDED
 from tasks.runtime.logs import working_on
 from tasks.runtime.progress import Reporter
 from tasks.runtime.reply import Reply
-from tasks.scope import CancelToken, Clock, Later, Scope
+from tasks.scope import CancelToken, Clock, Elsewhere, Later, Scope
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -149,8 +150,11 @@ def _operation(name: str, handler: Handler, surroundings: Surroundings) -> "Task
 
     def run(self: "Task[Any, Any]", *args: object, **fields: object) -> Reply:
         told = vars(self.request)
-        if (ended := told.get(ENDED)) is not None:
-            return _again(ended)
+        ended = told.get(ENDED)
+        if isinstance(ended, BaseException):
+            raise ended  # for Celery's tracer, as it has ended by express
+        if ended is not None:
+            return cast("Reply", ended)
         properties = told.get("properties") or {}
         return Run(self, handler, surroundings, meters, fields, told, properties).outcome(args)
 
@@ -178,14 +182,6 @@ def _operation(name: str, handler: Handler, surroundings: Surroundings) -> "Task
     )
     task: Task[Any, Any] = kind()
     return task
-
-
-def _again(ended: Any) -> Reply:
-    """End a run for Celery's tracer as it has ended by express."""
-    if isinstance(ended, BaseException):
-        raise ended
-    reply: Reply = ended
-    return reply
 
 
 class Run:
@@ -269,13 +265,15 @@ class Run:
             except Later as wish:
                 self._come_back(wish.after_s)
                 failure: GaiaError = DeadlineExceeded(self.operation, 0.0)
+            except Elsewhere as wish:
+                self._lead_to(wish.node)
             except NewerPayload as error:
                 if wire.times(self.header)[1] is not None:
                     self._come_back(NEWER_PAUSE_S)
                 failure = error
                 self._bury("no worker of the message's version came before its deadline", failure)
             except GaiaError as error:
-                failure = _scrubbed(error, self.scrub)
+                failure = error.scrubbed(self.scrub)
             except (CeleryError, WorkerShutdown, WorkerTerminate):
                 raise
             except BaseException as error:
@@ -310,7 +308,11 @@ class Run:
         with reaching(self.around.results_url):
             # What an idempotency key leads to is kept longer, and so are its bodies.
             keyed = envelope.key is not None
-            return Reply(result, self.around.keyed_artifacts if keyed else self.around.artifacts)
+            try:
+                return Reply(result, self.around.keyed_artifacts if keyed else self.around.artifacts)
+            except codec.Mismatch as found:
+                # A value of a foreign document: nested too deeply for JSON, or an integer too large.
+                raise InvalidResult(self.operation, found.path, found.reason) from None
 
     def _scope(self, given: object, cancelled: CancelToken) -> Scope:
         """Bound the run by the deadline of the envelope, read leniently: a newer one is refused later."""
@@ -365,7 +367,11 @@ class Run:
         # Of this name, too: a worker that was stopped for long may have a successor, whose calls it must not answer.
         if not self.around.nodes.lives(holder):
             raise HolderLost(holder.format())
-        queue, held = keys.own_queue(holder.node), holding(self.tag)
+        self._lead_to(holder.node)
+
+    def _lead_to(self, node: str) -> NoReturn:
+        """Put the message on a node's own queue, and end this run."""
+        queue, held = keys.own_queue(node), holding(self.tag)
         if held is not None and held.move(self.tag, queue):
             raise Ignore
         raise self._published_anew(countdown=0, queue=queue)
@@ -386,9 +392,9 @@ class Run:
         call, scope = self.call, self.scope
         if call is None or scope is None or isinstance(failure, Cancelled | DeadlineExceeded):
             return
-        policy = call.RETRY
-        if scope.attempts < policy.attempts and call.may_retry(failure):
-            pause_s = policy.pause_s(scope.attempts)
+        policy = call.retries()
+        if scope.attempts < policy.attempts and scope.retryable and call.may_retry(failure):
+            pause_s = max(policy.pause_s(scope.attempts), getattr(failure, "retry_after_s", 0.0))
             log.info("attempt %d failed, the next is in %.3f s: %s", scope.attempts, pause_s, failure)
             self._remember(f"attempt {scope.attempts} failed", str(failure))
             self._come_back(pause_s, retries=scope.attempts, because=failure)
@@ -437,8 +443,3 @@ class Run:
         holder = holding(self.tag)
         if holder is not None:
             holder.bury(self.tag, reason, str(failure))
-
-
-def _scrubbed(error: GaiaError, scrub: Callable[[str], str]) -> GaiaError:
-    """Give the same error with secrets struck from its texts."""
-    return type(error)(*(scrub(each) if isinstance(each, str) else each for each in error.args))

@@ -9,6 +9,7 @@ import redis
 
 from gaia import Gaia
 from tests.support import cluster
+from tests.support.web import Site
 
 # A module's database must outlive what its tests take for themselves.
 _of_modules = itertools.cycle(range(8))
@@ -67,3 +68,17 @@ def probe_worker(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> It
 def marks(tmp_path: Path) -> tuple[str, str]:
     """The files by which `probe.hold` says that it started, and is told to end."""
     return str(tmp_path / "started"), str(tmp_path / "release")
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A web server on loopback that says what the test tells it to."""
+    with Site() as server:
+        yield server
+
+
+@pytest.fixture
+def other() -> Iterator[Site]:
+    """A second one."""
+    with Site() as server:
+        yield server

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
-from types import TracebackType
 from typing import Any, BinaryIO, Final, NamedTuple, Self, TypeVar
 
 import redis
@@ -36,6 +35,7 @@ from gaia.store.limits import Limits
 from gaia.store.nodes import Node, Nodes
 from gaia.store.queues import Queues
 from gaia.store.results import Meta, Waiter, end, parse
+from gaia.store.roster import Roster
 from gaia.store.scripts import script
 from gaia.times import due_at, duration, within
 
@@ -96,9 +96,7 @@ class Gaia:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
 
@@ -235,6 +233,11 @@ class Gaia:
         return Queues(self.broker(), self._url)
 
     @property
+    def roots(self) -> Roster:
+        """The roots of files that the cluster knows: list, forget."""
+        return Roster(self.broker(), self._url)
+
+    @property
     def limits(self) -> Limits:
         """Limits of the cluster, of hosts, keys, jobs and pools: set, get, list, reset."""
         return Limits(self.broker(), self._url)
@@ -248,8 +251,7 @@ class Gaia:
         """Give all connections and the thread back. The client may be used again; it then opens new ones."""
         with self._lock:
             waiter, clients = self._waiter, list(self._clients.values())
-            self._waiter = None
-            self._clients = {}
+            self._waiter, self._clients = None, {}
         if waiter is not None:
             waiter.close()
         for each in clients:
@@ -297,8 +299,7 @@ class Gaia:
     def _forget(self) -> None:
         """Drop what belongs to the parent process, without closing it."""
         self._lock = threading.Lock()
-        self._waiter = None
-        self._clients = {}
+        self._waiter, self._clients = None, {}
 
     def _writer(self) -> "redis.Redis":
         """Give a client that never repeats a command: repeated, a submit would queue the call twice."""

@@ -7,8 +7,9 @@ exceptions at its border; a producer meets only what is declared here.
 `Transient` errors may be retried, `Permanent` ones may not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Self
 
 from gaia import codec
 
@@ -22,6 +23,10 @@ class GaiaError(Exception):
     def __post_init__(self) -> None:
         """Keep the fields as `args`: that is what pickle and Celery carry."""
         self.args = tuple(getattr(self, each.name) for each in fields(self))
+
+    def scrubbed(self, scrub: Callable[[str], str]) -> Self:
+        """Give the same error with secrets struck from its texts."""
+        return type(self)(*(scrub(each) if isinstance(each, str) else each for each in self.args))
 
     def __repr__(self) -> str:
         """Show the class and its fields; they hold no secret."""
@@ -403,6 +408,41 @@ class BodyOverMemory(BodyTooLarge):
 
 
 @dataclass(eq=False, repr=False)
+class ServerBusy(Transient):
+    """The server answered, and its status says that another try may succeed. `retry_after_s` is what it asked for."""
+
+    host: str
+    status: int
+    retry_after_s: float
+
+    def __str__(self) -> str:
+        return f"{self.host} answered with status {self.status}: try again in {self.retry_after_s:.3f} s"
+
+
+@dataclass(eq=False, repr=False)
+class BadStatus(Permanent):
+    """The server answered with a status that brings no content to keep."""
+
+    host: str
+    status: int
+
+    def __str__(self) -> str:
+        return f"{self.host} answered with status {self.status}"
+
+
+@dataclass(eq=False, repr=False)
+class ChecksumMismatch(Permanent):
+    """What came is not what the caller asked for."""
+
+    source: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.source}: its SHA-256 is {self.found}, not {self.expected}"
+
+
+@dataclass(eq=False, repr=False)
 class TooManyRedirects(Permanent):
     """The server redirected more often than allowed."""
 
@@ -493,6 +533,101 @@ class FileFailed(Permanent):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class DiskFull(Transient):
+    """The file system beneath a root has no room left, or the user's share of it is used up."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class QuotaExceeded(Permanent):
+    """A write would pass the quota of its root, in bytes or in files."""
+
+    path: str
+    quota: str
+    limit: int
+
+    def __str__(self) -> str:
+        return f"{self.path}: the root may hold {self.limit} {self.quota}"
+
+
+@dataclass(eq=False, repr=False)
+class PreconditionFailed(Permanent):
+    """A file is not what a conditional write asked for; nothing has changed."""
+
+    path: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: expected {self.expected}, found {self.found}"
+
+
+@dataclass(eq=False, repr=False)
+class FileBusy(Transient):
+    """Another call held the lock of a file for as long as this one may wait."""
+
+    path: str
+    waited_s: float
+
+    def __str__(self) -> str:
+        return f"{self.path}: locked for {self.waited_s:.3f} s"
+
+
+@dataclass(eq=False, repr=False)
+class BadDocument(Permanent):
+    """A file cannot be parsed, or holds what is refused."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class ArchiveRefused(Permanent):
+    """An archive is broken, over its bounds, or has a member that is not let out of it."""
+
+    path: str
+    member: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.member!r} {self.reason}" if self.member else f"{self.path}: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class RootUnavailable(Transient):
+    """No worker that lives holds a root that is local to one machine."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: no worker that holds the root lives"
+
+
+@dataclass(eq=False, repr=False)
+class RootMismatch(Permanent):
+    """A root is another directory than the one that the cluster's workers know by that name."""
+
+    root: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return (
+            f"root {self.root!r} is not the directory that the cluster knows by this name "
+            f"(identity {self.expected}, found {self.found}): mount it, or name it otherwise; if it was replaced on "
+            f"purpose, `gaia roots forget {self.root}`"
+        )
 
 
 # --- of processes
@@ -655,8 +790,24 @@ def revive(kind: str, arguments: Sequence[object] | str) -> GaiaError:
     names = [each.name for each in fields(found)] if found is not None else []
     if found is not None and not isinstance(arguments, str) and len(names) == len(arguments):
         try:
-            return codec.decode(found, dict(zip(names, arguments, strict=True)))
+            return codec.decode(found, dict(zip(names, arguments, strict=True))) if names else found()
         except codec.Mismatch:
             pass  # the same name with other fields: an error of another version
     detail = arguments if isinstance(arguments, str) else ", ".join(str(each) for each in arguments)
     return RemoteError(kind, detail)
+
+
+def _arguments(error: GaiaError) -> dict[str, object]:
+    return {"kind": type(error).__name__, "arguments": list(error.args)}
+
+
+def _revived(given: object) -> GaiaError:
+    if not isinstance(given, dict) or not isinstance(given.get("kind"), str):
+        raise codec.Mismatch("kind", "must name a class of errors")
+    arguments = given.get("arguments")
+    if not isinstance(arguments, list):
+        raise codec.Mismatch("arguments", "must be an array")
+    return revive(given["kind"], arguments)
+
+
+codec.register(GaiaError, _arguments, _revived)

@@ -15,12 +15,12 @@ A mark knows which strings are secret, so a `Scrubber` (`gaia.scrubbing`) can st
 import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields
 from functools import cache
-from typing import Any, Final, get_args, get_type_hints
+from typing import Any, Final, get_args
 from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
-from gaia.codec import Artifact
+from gaia.codec import Artifact, dataclass_of, hints_of
 from gaia.scrubbing import (
     MASK,
     SHORTEST_SECRET,
@@ -114,16 +114,17 @@ def secrets_of_url(url: str) -> set[str]:
 @cache
 def _plan(contract: Any) -> dict[str, tuple[str | None, type[Any] | None]]:
     """Give each field's mark, and the contract that lies within it if one does."""
-    hints = get_type_hints(contract)
-    return {each.name: (each.metadata.get(MARK), _contract_in(hints[each.name])) for each in fields(contract)}
+    hints = hints_of(contract)
+    made: Any = dataclass_of(contract)
+    return {each.name: (each.metadata.get(MARK), _contract_in(hints[each.name])) for each in fields(made)}
 
 
 def _contract_in(hint: Any) -> type[Any] | None:
     """Find the dataclass of `X`, `X | None` or `tuple[X, ...]`; a reference to a body is no contract."""
-    if hint is Artifact:
+    if hint is Artifact or (isinstance(hint, type) and issubclass(hint, BaseException)):
         return None
-    if is_dataclass(hint) and isinstance(hint, type):
-        return hint
+    if dataclass_of(hint) is not None:
+        return hint  # type: ignore[no-any-return]  # a class, or a generic one with its arguments
     return next((found for each in get_args(hint) if (found := _contract_in(each)) is not None), None)
 
 
@@ -142,7 +143,7 @@ def _secrets_within(contract: Any, given: object) -> Iterator[str]:
             yield from _FINDERS[kind](value)
         elif inner is not None:
             for each in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(each, Mapping | inner):
+                if isinstance(each, (Mapping, dataclass_of(inner) or ())):
                     yield from _secrets_within(inner, each)
 
 

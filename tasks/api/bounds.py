@@ -39,6 +39,10 @@ class Bounds:
             raise TimedOut(self.scope.operation, self.timeout_s)
         return left
 
+    def renew(self) -> None:
+        """Start the clock anew: the bound is of the next wait, not of the whole."""
+        self._ends_at = min(self.scope.clock.monotonic() + self.timeout_s, self.scope.ends_at)
+
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Wake the socket in hand if the call is cancelled inside the block."""

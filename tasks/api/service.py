@@ -1,42 +1,82 @@
 """HTTP requests, as a service."""
 
-from contextlib import suppress
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from math import inf
 from typing import Final
 
-from requests.cookies import RequestsCookieJar, extract_cookies_to_jar
-from requests.models import PreparedRequest
-from urllib3 import HTTPResponse
-from urllib3.util import Url
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from config.settings import Api
 from gaia.contracts import api
-from gaia.errors import BadReply, BodyTooLarge, TooManyRedirects
-from tasks.api import hops
+from gaia.errors import (
+    BadStatus,
+    ChecksumMismatch,
+    GaiaError,
+)
+from gaia.store.artifacts import Artifacts
+from tasks.api import health, outgoing, proxies
+from tasks.api.batch import Batch
 from tasks.api.bounds import Bounds
-from tasks.api.connections import Connection, Connections, Key
-from tasks.api.faults import translated
+from tasks.api.connections import Connections
+from tasks.api.downloads import CHUNK_BYTES, Body, Opened
+from tasks.api.engine import Engine
+from tasks.api.gate import OPEN, Gate, names_of
+from tasks.api.incoming import Answer
+from tasks.api.outgoing import Outgoing
+from tasks.api.parts import Parts
+from tasks.api.proxies import Proxy, chosen, judge_behind
+from tasks.api.redirects import Redirects
+from tasks.api.single import Room, Single
+from tasks.api.tally import Tally
+from tasks.api.verdict import Verdict
 from tasks.egress.gateway import Gateway
+from tasks.limits.cluster import Limits
 from tasks.scope import Scope
 
-CHUNK_BYTES: Final = 64 * 1024
+LOOK_UPS: Final = 32
+"""Names that a worker's batches look up at once."""
 
-
-@dataclass(frozen=True)
-class _Reply:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    location: str | None
+SUCCESS: Final = range(200, 300)
 
 
 class ApiService:
     """The operations of the `api` queue. Thread-safe; its connections are kept alive between calls."""
 
-    def __init__(self, *, settings: Api, gateway: Gateway) -> None:
-        """Dial nothing yet."""
+    def __init__(
+        self, *, settings: Api, gateway: Gateway, limits: Limits, artifacts: Artifacts | None = None, worker: str = ""
+    ) -> None:
+        """Dial nothing yet. Downloads need the artifact store."""
         self._user_agent = settings.user_agent
-        self._connections = Connections(gateway, settings.pool_connections, settings.ca_file)
+        self._gateway = gateway
+        self._artifacts = artifacts
+        self._worker = worker
+        self._limits = limits
+        self._tally = Tally()
+        self._gate = Gate(limits, self._tally)
+        self._verdict = Verdict(limits)
+        self._proxies = proxies.read(settings.proxies)
+        self._connections = Connections(
+            gateway,
+            settings.pool_connections,
+            settings.ca_file,
+            per_origin=settings.sessions_per_origin,
+            wait_s=settings.session_wait_s,
+        )
+        self._single = Single(self._connections)
+        ca_file = str(settings.ca_file or DEFAULT_CA_BUNDLE_PATH)
+        self._parts = Parts(
+            engine=Engine(gateway.judge, settings.bulk_connections, settings.session_wait_s, ca_file),
+            gate=self._gate,
+            verdict=self._verdict,
+            tally=self._tally,
+            gateway=gateway,
+            names=ThreadPoolExecutor(LOOK_UPS, thread_name_prefix="gaia-bulk-names"),
+            proxies=self._proxies,
+            user_agent=settings.user_agent,
+            connect_timeout_s=settings.connect_timeout_s,
+            batch_bytes=settings.batch_bytes,
+        )
 
     def request(self, call: api.Request, scope: Scope) -> api.Response:
         """Send a request, follow redirects, read the whole answer.
@@ -46,88 +86,170 @@ class ApiService:
 
         Raises:
             InvalidCall: if the call cannot be sent as HTTP.
+            Later: a limit keeps it out, and there is time to come back.
+            LimitExceeded, CircuitOpen: a limit keeps it out until its deadline.
             EgressDenied, NameNotFound, ResolverFailed, ConnectFailed, TlsFailed: if there is no connection.
+            PoolExhausted: if all sessions of the origin were busy for too long.
             BadReply, BodyTooLarge, TooManyRedirects: for what the server sent.
+            ServerBusy: for an answer that asks to come back, while there are attempts left.
             TimedOut, Cancelled, DeadlineExceeded: when the call's time is over.
         """
         started = scope.clock.monotonic()
+        sent = outgoing.first(call, self._user_agent)
+        route = (call.verify, chosen(self._proxies, call))
         bounds = Bounds(scope, call.timeout_s)
-        request = hops.first(call, self._user_agent)
-        jar = RequestsCookieJar()
-        with bounds.watched():
-            for _ in range(call.max_redirects + 1):
-                reply = self._exchange(request, call, bounds, jar)
-                if reply.location is None:
-                    elapsed_s = round(scope.clock.monotonic() - started, 6)
-                    url = request.url or ""
-                    return api.Response(reply.status, reply.headers, reply.body, url, elapsed_s, scope.attempts)
-                request = hops.following(request, reply.status, reply.location)
-        raise TooManyRedirects(hops.address(request).host or "", call.max_redirects)
+        try:
+            with bounds.watched():
+                sent, answer = self._followed(call, sent, bounds, route)
+        except GaiaError as error:
+            self._settle(call, error, sent.host, scope)
+            raise
+        busy = self._verdict.busy(call, answer, sent.host)
+        if busy is not None and self._verdict.again(call, busy, sent.host, scope.attempts, scope.remaining_s()):
+            self._tally.count("retried")
+            raise busy
+        body = answer.unpacked(sent.host, call.max_body_bytes)
+        elapsed_s = round(scope.clock.monotonic() - started, 6)
+        return api.Response(answer.status, answer.headers(), body, sent.address.url, elapsed_s, scope.attempts)
+
+    def request_many(self, call: api.RequestMany, scope: Scope) -> api.Outcomes:
+        """Send many requests at once; see `tasks.api.batch`.
+
+        Raises:
+            Cancelled: of the call. Nothing else: each request has its own outcome.
+        """
+        return Batch(call, scope, self._parts).run()
+
+    def download(self, call: api.Download, scope: Scope) -> api.Downloaded:
+        """Store what a GET brings; see `tasks.api.downloads`.
+
+        Raises:
+            As `request`, and:
+            BadStatus: for an answer without content to keep.
+            BodyTooLarge: over `max_bytes`, or over what the artifact store holds.
+            ChecksumMismatch: if it is not what `sha256` says.
+            ArtifactsFull, ArtifactsUnavailable: of the store.
+        """
+        assert self._artifacts is not None  # noqa: S101 - a worker has a store
+        started = scope.clock.monotonic()
+        request = call.request()
+        first = outgoing.first(request, self._user_agent)
+        route = (call.verify, chosen(self._proxies, request))
+
+        def open_stream(fields: dict[str, str], stack: ExitStack) -> Opened:
+            return self._opened(call, first, fields, scope, (route, stack))
+
+        names = names_of(call, first.host)
+
+        def pace(size_bytes: int) -> int:
+            return self._limits.move(scope, names, size_bytes, if_away=OPEN, longest_s=inf)
+
+        body = Body(call, scope, open_stream, pace, self._resumed)
+        try:
+            with body.opened():
+                artifact = self._artifacts.put(body)
+        except GaiaError as error:
+            self._settle(call, error, first.host, scope)
+            raise
+        if call.sha256 is not None and artifact.sha256 != call.sha256:
+            self._artifacts.remove(artifact)
+            raise ChecksumMismatch(first.host, call.sha256, artifact.sha256)
+        answer = body.answer or Answer(0, [], b"")
+        elapsed_s = round(scope.clock.monotonic() - started, 6)
+        return api.Downloaded(
+            artifact, answer.status, answer.headers(), body.url, artifact.size_bytes, artifact.sha256, elapsed_s,
+            body.resumed,
+        )  # fmt: skip
+
+    def stats(self, call: api.Stats, scope: Scope) -> api.ApiStats:
+        """Give every counter and gauge."""
+        del call, scope
+        return health.stats(self._worker, self._tally, self._connections, self._parts.engine)
+
+    def health(self, call: api.Health, scope: Scope) -> api.ApiHealth:
+        """Say how this worker is."""
+        del call, scope
+        return health.report(self._worker, self._connections, self._parts.engine)
 
     def close(self) -> None:
-        """Close the idle connections; those in use are closed when their call ends."""
+        """Close the idle connections and the engine; connections in use are closed when their call ends."""
         self._connections.close()
+        self._parts.engine.close()
+        self._parts.names.shutdown(wait=False, cancel_futures=True)
 
-    def _exchange(self, request: PreparedRequest, call: api.Request, bounds: Bounds, jar: RequestsCookieJar) -> _Reply:
-        """Send one request and read its answer; the connection is kept only if nothing of the answer is left on it."""
-        url = hops.address(request)
-        host = url.host or ""
-        connection = self._connections.take(Key(hops.origin(url), call.verify))
-        with translated(host, bounds):
-            try:
-                response = _answer(connection, request, url, bounds, jar)
-                reply = _read(response, call, host)
-            except BaseException:
-                bounds.hold(None)
-                connection.close()
-                raise
-        bounds.hold(None)
-        if response.closed:
-            self._connections.give_back(connection)
-        else:
-            response.close()
-            connection.close()
-        return reply
+    def _followed(
+        self, call: api.Request, sent: Outgoing, bounds: Bounds, route: tuple[bool, Proxy | None]
+    ) -> tuple[Outgoing, Answer]:
+        redirects = Redirects(call.max_redirects, self._tally)
+        room = Room(call.max_body_bytes, follows=call.max_redirects > 0)
+        while True:
+            self._judge(sent, route[1], bounds)
+            with self._gate.passing(call, sent.host, bounds.scope, first=not redirects.hops) as passing:
+                if not redirects.hops and bounds.scope.attempts == 1:
+                    self._limits.tried(sent.host)
+                answer = self._exchanged(sent, redirects.fields(sent), bounds, route, room)
+                passing.status = answer.status
+            hop = redirects.following(sent, answer)
+            if hop is None:
+                return sent, answer
+            sent = hop
 
+    def _exchanged(
+        self, sent: Outgoing, fields: dict[str, str], bounds: Bounds, route: tuple[bool, Proxy | None], room: Room
+    ) -> Answer:
+        started = bounds.scope.clock.monotonic()
+        self._tally.started()
+        try:
+            answer = self._single.exchange(sent, fields, bounds, route, room)
+        except BaseException as failure:
+            self._tally.broke(failure)
+            raise
+        self._tally.answered(answer.status, len(answer.body), bounds.scope.clock.monotonic() - started)
+        return answer
 
-def _answer(
-    connection: Connection, request: PreparedRequest, url: Url, bounds: Bounds, jar: RequestsCookieJar
-) -> HTTPResponse:
-    connection.serve(bounds)
-    body = request.body if isinstance(request.body, str | bytes) else None
-    fields = hops.headers(request, jar)
-    with suppress(BrokenPipeError):  # a server may answer and close before it has the whole body
-        connection.request(request.method or "GET", url.request_uri, body, fields, preload_content=False)
-    response = connection.getresponse()
-    extract_cookies_to_jar(jar, request, response)  # type: ignore[no-untyped-call]  # of requests, without types
-    return response
+    def _opened(
+        self,
+        call: api.Download,
+        sent: Outgoing,
+        fields: dict[str, str],
+        scope: Scope,
+        through: tuple[tuple[bool, Proxy | None], ExitStack],
+    ) -> Opened:
+        """Ask for a body, or the rest of one, and follow redirects; what is to be closed goes on the stack."""
+        route, stack = through
+        bounds = Bounds(scope, call.idle_s)
+        stack.enter_context(bounds.watched())
+        redirects = Redirects(call.max_redirects, self._tally)
+        while True:
+            self._judge(sent, route[1], bounds)
+            with ExitStack() as inner:
+                first = not redirects.hops and not fields
+                passing = inner.enter_context(self._gate.passing(call, sent.host, scope, first=first))
+                headers = {**redirects.fields(sent), **fields}
+                stream = inner.enter_context(self._single.streaming(sent, headers, bounds, route))
+                passing.status = stream.answer.status
+                if not redirects.leads_on(stream.answer):
+                    self._require_success(call, stream.answer, sent.host)
+                    stack.push(inner.pop_all())
+                    return sent, stream
+                stream.read(CHUNK_BYTES)  # a short body is read away so that the connection can be kept
+            sent = redirects.following(sent, stream.answer) or sent
 
+    def _require_success(self, call: api.Download, answer: Answer, host: str) -> None:
+        if answer.status in SUCCESS:
+            return
+        busy = self._verdict.busy(call, answer, host)
+        raise busy or BadStatus(host, answer.status)
 
-def _read(response: HTTPResponse, call: api.Request, host: str) -> _Reply:
-    if response.status < 200:  # noqa: PLR2004 - informational answers, RFC 9110 section 15.2
-        # The real answer may follow it on the wire, out of step with the next request.
-        raise BadReply(host, f"an exchange cannot end with status {response.status}")
-    location = response.headers.get("location") if response.status in hops.REDIRECTS and call.max_redirects else None
-    if location is not None:
-        # A short body is read away so that the connection can be kept.
-        response.read(CHUNK_BYTES, decode_content=False)
-        return _Reply(response.status, {}, b"", location)
-    return _Reply(response.status, _fields(response), _body(response, call.max_body_bytes, host), None)
+    def _settle(self, call: api.Request | api.Download, error: GaiaError, host: str, scope: Scope) -> None:
+        """Say whether wiring may run the call again: if the policy allows, and the host's budget has a retry left."""
+        scope.retryable = self._verdict.again(call, error, host, scope.attempts, scope.remaining_s())
+        if scope.retryable:
+            self._tally.count("retried")
 
+    def _judge(self, sent: Outgoing, proxy: Proxy | None, bounds: Bounds) -> None:
+        if proxy is not None:
+            judge_behind(self._gateway, sent.address.origin, bounds.left_s())
 
-def _fields(response: HTTPResponse) -> dict[str, str]:
-    joints = {"set-cookie": "\n"}
-    names = {name.lower(): response.headers.getlist(name) for name in response.headers}
-    return {name: joints.get(name, ", ").join(values) for name, values in names.items()}
-
-
-def _body(response: HTTPResponse, limit_bytes: int, host: str) -> bytes:
-    """Read to the end, counting what the decoding gives: a small compressed body can hold a huge one."""
-    chunks: list[bytes] = []
-    room = limit_bytes
-    while chunk := response.read(min(CHUNK_BYTES, room + 1), decode_content=True):
-        room -= len(chunk)
-        if room < 0:
-            raise BodyTooLarge(host, limit_bytes)
-        chunks.append(chunk)
-    return b"".join(chunks)
+    def _resumed(self) -> None:
+        self._tally.count("resumed")

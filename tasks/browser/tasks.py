@@ -8,7 +8,7 @@ from gaia import wire
 from gaia.contracts import browser
 from gaia.errors import GaiaError
 from gaia.store.connection import connect
-from tasks.artifacts.keeping import keeping
+from tasks.artifacts import keeping
 from tasks.browser.service import BrowserService
 from tasks.egress.gateway import Gateway
 from tasks.limits import cluster
@@ -38,7 +38,7 @@ def _slot(scope: Scope, tenant: str | None) -> AbstractContextManager[object]:
 
 
 def _keep(settings: Settings) -> Callable[[bytes], str]:
-    store = keeping(settings).store(connect(settings.result_url or settings.redis_url), keep_s=wire.RESULT_TTL_S)
+    store = keeping.of(settings).store(connect(settings.result_url or settings.redis_url), keep_s=wire.RESULT_TTL_S)
 
     def keep(picture: bytes) -> str:
         try:

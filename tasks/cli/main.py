@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "demo": "Run a cluster and a small real workload, and show what came back.",
     "worker": "Run one worker process for the named queues.",
     "queues": "Show how much waits; pause and resume.",
+    "roots": "Show the roots of files that the cluster knows; forget one.",
     "limits": "Set and show what holds for the whole cluster: rates, concurrency, bandwidth, breakers.",
     "dead": "Look at dead letters; replay or drop them.",
     "settings": "List every setting.",

@@ -86,7 +86,33 @@ def _files() -> Batches:
         return Seen("the same bytes", reply.size_bytes)
 
     writes = [Job(files.Write(path, body), written) for path, body in bodies.items()]
-    return [writes, [Job(files.Read(path), same) for path in bodies]]
+    return [writes, [Job(files.Read(path), same) for path in bodies], _beyond_reading(set(bodies))]
+
+
+def _beyond_reading(paths: set[str]) -> list[Job]:
+    """Look at all the files in one walk, pack them, and run many steps in one message."""
+
+    def walked(reply: files.Walked) -> Seen:
+        if set(reply.paths) != paths:
+            raise Wrong(f"{len(reply.paths)} paths were found")
+        return Seen(f"{len(reply.paths)} paths")
+
+    def packed(reply: files.Packed) -> Seen:
+        if reply.entries != len(paths):
+            raise Wrong(f"{reply.path} holds {reply.entries} files")
+        return Seen(f"{reply.entries} files packed", reply.size_bytes)
+
+    def done(reply: files.Batched) -> Seen:
+        outcomes = reply.outcomes()
+        if not all(each is not None and each.ok for each in outcomes):
+            raise Wrong(f"{reply.failed} steps failed")
+        return Seen(f"{len(outcomes)} steps")
+
+    return [
+        Job(files.Walk("data:demo"), walked),
+        Job(files.Pack("data:demo", "data:demo.tar.zst", "tar.zst"), packed),
+        Job(files.Batch.of(*(files.Checksum(path, "crc32c") for path in sorted(paths))), done),
+    ]
 
 
 def _runs() -> list[Job]:

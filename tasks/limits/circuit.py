@@ -24,6 +24,7 @@ class Circuit:
     successes: int = 0
     probe: str = ""
     probe_until_us: int = 0
+    held_until_us: int = 0
 
     def state(self, now_us: int) -> State:
         """Give the state."""
@@ -33,6 +34,8 @@ class Circuit:
 
     def enter(self, rules: Rules, now_us: int, probe: str) -> int | str:
         """Give "" for a passage, `probe` for that of a probe, or how many microseconds the caller stays out."""
+        if self.is_held(now_us):
+            return self.held_until_us - now_us
         state = self.state(now_us)
         if state is State.CLOSED:
             return ""
@@ -62,6 +65,14 @@ class Circuit:
         if self.open_until_us or self.failures >= rules.failure_threshold:
             self.open_until_us = now_us + max(1, round(rules.open_s * SECOND_US))
             self.successes, self.probe = 0, ""
+
+    def hold(self, now_us: int, hold_us: int) -> None:
+        """Let nobody through for so long; a hold that lasts longer stands."""
+        self.held_until_us = max(self.held_until_us, now_us + hold_us)
+
+    def is_held(self, now_us: int) -> bool:
+        """Say whether everybody is held off."""
+        return now_us < self.held_until_us
 
     def abandoned(self, probe: str) -> None:
         """Let the next caller be the probe."""

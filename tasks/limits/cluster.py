@@ -15,17 +15,17 @@ that was reserved.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Self
+from typing import Final, Self
 
 from config import settings
-from gaia.errors import CircuitOpen, Transient
-from tasks import metrics
+from gaia.errors import CircuitOpen, LimitExceeded, Transient
 from tasks.limits import counting
 from tasks.limits.ahead import Ahead
-from tasks.limits.counting import answer, level
+from tasks.limits.counting import answer
 from tasks.limits.memory import MemoryBreaker, MemoryLeases, MemoryTokens
 from tasks.limits.policy import Policy
 from tasks.limits.protocols import (
+    HELD,
     LEASE_TTL_S,
     Admitted,
     Away,
@@ -37,11 +37,15 @@ from tasks.limits.protocols import (
 )
 from tasks.limits.reach import Reach
 from tasks.limits.renewal import Held, Renewal
+from tasks.limits.retries import Retries
 from tasks.limits.shared import SharedBreaker, SharedLeases, SharedTokens
 from tasks.limits.view import ViewedBreaker
-from tasks.limits.waiting import leave
+from tasks.limits.waiting import LONGEST_S, leave
 from tasks.limits.watcher import Watcher
 from tasks.scope import Clock, Scope
+
+NOTHING: Final = Held(Lease("", (), LEASE_TTL_S, recorded=False), 0.0)
+"""What is held where no level limits concurrency."""
 
 
 class Attempt:
@@ -68,6 +72,7 @@ class Limits:
         self._breaker = breaker
         self._policy = policy
         self._renewal = Renewal(leases)
+        self._retries = Retries(tokens)
 
     @classmethod
     def in_redis(cls, url: str, defaults: settings.Limits) -> Self:
@@ -109,8 +114,13 @@ class Limits:
         """
         leave(scope, lambda: self.ask(names, if_away=if_away), limit=f"rate:{names[-1]}")
 
-    def move(self, scope: Scope, names: tuple[str, ...], size_bytes: int, *, if_away: Away) -> int:
+    def move(
+        self, scope: Scope, names: tuple[str, ...], size_bytes: int, *, if_away: Away, longest_s: float = LONGEST_S
+    ) -> int:
         """Wait for leave to move bytes; give how many may move now, 1 to `size_bytes`. To be asked before each chunk.
+
+        `longest_s` takes the place of the 250 ms. A transfer that is under way gives `inf`, and waits as long as its
+        call may: to give its slot back would be to begin anew.
 
         Raises:
             LimitExceeded, Cancelled, DeadlineExceeded, Unreachable: as `admit`.
@@ -120,7 +130,7 @@ class Limits:
         def ask() -> Admitted | Refused:
             return self._tokens.take(buckets, size_bytes, if_away=if_away)
 
-        return leave(scope, ask, limit=f"bytes:{names[-1]}").tokens
+        return leave(scope, ask, limit=f"bytes:{names[-1]}", longest_s=longest_s).tokens
 
     @contextmanager
     def holding(
@@ -133,35 +143,73 @@ class Limits:
         Raises:
             LimitExceeded, Cancelled, DeadlineExceeded, Unreachable: as `admit`.
         """
-        slots = self.policy.slots(names)
-
-        def ask() -> Lease | Refused:
-            return answer(slots, self._leases.acquire(slots, ttl_s=ttl_s, if_away=if_away))
-
-        lease = leave(scope, ask, limit=f"slots:{names[-1]}")
-        counting.held(lease)
-        held = self._renewal.keep(lease)
-        gauges = [metrics.LEASES.labels(level(each.name)) for each in slots]
-        for each in gauges:
-            each.inc()
+        held = self.wait_for_slots(scope, names, ttl_s=ttl_s, if_away=if_away)
         try:
             yield held
         finally:
-            self._renewal.release(held)
-            for each in gauges:
-                each.dec()
+            self.release(held)
+
+    def wait_for_slots(
+        self, scope: Scope, names: tuple[str, ...], *, ttl_s: float = LEASE_TTL_S, if_away: Away
+    ) -> Held:
+        """Wait for a slot of every level; `release` has to follow. See `holding`.
+
+        Raises:
+            LimitExceeded, Cancelled, DeadlineExceeded, Unreachable: as `admit`.
+        """
+        return leave(scope, lambda: self.acquire(names, ttl_s=ttl_s, if_away=if_away), limit=f"slots:{names[-1]}")
+
+    def acquire(self, names: tuple[str, ...], *, ttl_s: float = LEASE_TTL_S, if_away: Away) -> Held | Refused:
+        """Ask for a slot of every level, without waiting; `release` has to follow. See `holding`.
+
+        Raises:
+            Unreachable: as `admit`.
+        """
+        slots = self.policy.slots(names)
+        held = self._renewal.take(slots, ttl_s) if slots else NOTHING
+        if held is None:
+            found = answer(slots, self._leases.acquire(slots, ttl_s=ttl_s, if_away=if_away))
+            if isinstance(found, Refused):
+                return found
+            counting.held(found)
+            held = self._renewal.keep(found)
+        for each in slots:
+            counting.leases(each.name).inc()
+        return held
+
+    def release(self, held: Held) -> None:
+        """Be done with what `acquire` gave."""
+        for each in held.lease.slots:
+            counting.leases(each.name).dec()
+        if held is not NOTHING:
+            self._renewal.linger(held)
 
     def enter(self, host: str, *, if_away: Away) -> Passage:
         """Ask for leave to try a host; `succeeded`, `failed` or `abandoned` has to follow.
 
         Raises:
             CircuitOpen: calls to the host failed in a row.
+            LimitExceeded: the host said when to come back, and it is not yet then.
             Unreachable: Redis did not answer, and `if_away` is `FAIL_CLOSED`.
         """
         found = self._breaker.enter(host, self.policy.rules(host), if_away=if_away)
         if isinstance(found, Refused):
+            if found.limit.startswith(HELD):
+                raise LimitExceeded(found.limit, round(found.retry_after_s, 6))
             raise CircuitOpen(host, round(found.retry_after_s, 6))
         return found
+
+    def hold(self, host: str, seconds: float) -> None:
+        """Let nobody in the cluster try a host for so long: it said when to come back (RFC 9110 section 10.2.3)."""
+        self._breaker.hold(host, seconds)
+
+    def tried(self, host: str) -> None:
+        """Count a first attempt: each earns a part of a retry."""
+        self._retries.earn(host)
+
+    def may_retry(self, host: str) -> bool:
+        """Say whether a host's budget has a retry left, and spend it; see `tasks.limits.retries`."""
+        return self._retries.spend(host)
 
     def succeeded(self, passage: Passage) -> None:
         """End a passage: it worked."""

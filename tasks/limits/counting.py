@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from gaia.store.limits import level_of
 from tasks import metrics
@@ -36,6 +36,12 @@ def counters(name: str) -> Counters:
 def level(name: str) -> str:
     """Give the kind of a level: global, host, key, job or pool."""
     return level_of(name.partition(":")[2])
+
+
+@lru_cache(KEPT)
+def leases(name: str) -> Gauge:
+    """Give the gauge of the leases held of a level."""
+    return metrics.LEASES.labels(level(name))
 
 
 def answer(buckets: Sequence[Bucket] | Sequence[Slots], given: A) -> A:

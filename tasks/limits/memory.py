@@ -10,6 +10,7 @@ from gaia.errors import LeaseLost
 from tasks.limits.circuit import SECOND_US, Circuit
 from tasks.limits.gcra import Level, Taken, take
 from tasks.limits.protocols import (
+    HELD,
     LEASE_TTL_S,
     SLOT_POLL_S,
     Away,
@@ -132,8 +133,18 @@ class MemoryBreaker:
     def enter(self, name: str, rules: Rules, *, if_away: Away) -> Passage | Refused:
         """Ask for leave to try."""
         del if_away
-        found = self._with(name, lambda circuit, now_us: circuit.enter(rules, now_us, token_hex(8)))
-        return Passage(name, rules, found) if isinstance(found, str) else Refused(name, found / SECOND_US)
+
+        def enter(circuit: Circuit, now_us: int) -> Passage | Refused:
+            found = circuit.enter(rules, now_us, token_hex(8))
+            if isinstance(found, str):
+                return Passage(name, rules, found)
+            return Refused(HELD + name if circuit.is_held(now_us) else name, found / SECOND_US)
+
+        return self._with(name, enter)
+
+    def hold(self, name: str, seconds: float) -> None:
+        """Let nobody through for so long."""
+        self._with(name, lambda circuit, now_us: circuit.hold(now_us, round(seconds * SECOND_US)))
 
     def succeeded(self, passage: Passage) -> None:
         """Tell that it worked."""

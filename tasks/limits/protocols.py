@@ -92,6 +92,10 @@ class Lease(NamedTuple):
     used: tuple[int, ...] = ()
 
 
+HELD: Final = "retry-after:"
+"""Stands before the name in `Refused.limit` where a hold refuses, not the circuit."""
+
+
 class State(Enum):
     """Of a circuit."""
 
@@ -184,6 +188,8 @@ class CircuitBreaker(Protocol):
     def enter(self, name: str, rules: Rules, *, if_away: Away) -> Passage | Refused:
         """Ask for leave to try. Open: `retry_after_s` is the time to half-open. Half-open with a probe under way: 1 s.
 
+        While it is held, `Refused.limit` begins with `HELD`.
+
         Raises:
             Unreachable: Redis did not answer, and `if_away` is `FAIL_CLOSED`.
         """
@@ -199,6 +205,13 @@ class CircuitBreaker(Protocol):
 
     def abandoned(self, passage: Passage) -> None:
         """Tell that nobody will know, after a cancel for instance: the next caller is the probe. Never raises."""
+        ...
+
+    def hold(self, name: str, seconds: float) -> None:
+        """Let nobody through for so long, whatever the circuit's state: its host said when to come back.
+
+        A hold that lasts longer stands. Never raises; with Redis away it is lost.
+        """
         ...
 
     def state(self, name: str) -> State:

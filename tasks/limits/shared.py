@@ -5,6 +5,7 @@ after their last lease lapsed, a circuit an hour after it opened or last failed.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +14,7 @@ from gaia.store import keys
 from tasks.limits.circuit import SECOND_US
 from tasks.limits.gcra import Taken
 from tasks.limits.protocols import (
+    HELD,
     LEASE_TTL_S,
     SLOT_POLL_S,
     Away,
@@ -97,11 +99,15 @@ class SharedLeases:
 
 
 class Seen(NamedTuple):
-    """What Redis said of a circuit. `out_us` is for `enter`: how long to stay out, -1 for the probe."""
+    """What Redis said of a circuit.
+
+    `out_us` is for `enter`: how long to stay out, -1 for the probe; `held` says that a hold is why.
+    """
 
     state: State
     failures: int
     out_us: int
+    held: bool = False
 
 
 class SharedBreaker:
@@ -121,7 +127,7 @@ class SharedBreaker:
         seen: Seen | None = self._reach.unless_away(if_away, lambda: self.step("enter", passage), lambda: None)
         if seen is None or not seen.out_us:
             return passage._replace(probe=""), seen
-        return (passage if seen.out_us < 0 else Refused(name, seen.out_us / SECOND_US)), seen
+        return (passage if seen.out_us < 0 else Refused(refusing(name, seen.held), seen.out_us / SECOND_US)), seen
 
     def succeeded(self, passage: Passage) -> None:
         """Tell that it worked."""
@@ -136,11 +142,16 @@ class SharedBreaker:
         if passage.probe:
             self._tell("abandoned", passage)
 
+    def hold(self, name: str, seconds: float) -> None:
+        """Let nobody through for so long."""
+        with suppress(Unreachable):
+            self.step("hold", Passage(name, Rules()), hold_s=seconds)
+
     def state(self, name: str) -> State:
         """Give the state."""
         return self.step("look", Passage(name, Rules())).state
 
-    def step(self, verb: str, passage: Passage) -> Seen:
+    def step(self, verb: str, passage: Passage, *, hold_s: float = 0.0) -> Seen:
         """Make one step of the state machine.
 
         Raises:
@@ -155,16 +166,22 @@ class SharedBreaker:
             rules.success_threshold,
             round(rules.probe_s * SECOND_US),
             keys.LIMITS_CHANNEL,
+            round(hold_s * SECOND_US),
         ]
         found: Any = self._reach.script("circuit", [keys.circuit(passage.name)], args)
-        state, failures, out_us = found
-        return Seen(_STATES[state], failures, out_us)
+        state, failures, out_us, held = found
+        return Seen(_STATES[state], failures, out_us, bool(held))
 
     def _tell(self, verb: str, passage: Passage) -> Seen | None:
         try:
             return self.step(verb, passage)
         except Unreachable:
             return None
+
+
+def refusing(name: str, held: bool) -> str:  # noqa: FBT001 - what was seen, not a switch
+    """Name what refuses: a hold, or the circuit."""
+    return HELD + name if held else name
 
 
 def _names(lease: Lease) -> list[str]:

@@ -15,7 +15,7 @@ from gaia.errors import Unreachable
 from tasks import metrics
 from tasks.limits.circuit import SECOND_US
 from tasks.limits.protocols import Away, Passage, Refused, Rules, State
-from tasks.limits.shared import Seen, SharedBreaker
+from tasks.limits.shared import Seen, SharedBreaker, refusing
 from tasks.scope import Clock
 
 VIEW_S: Final = 1.0
@@ -28,6 +28,7 @@ class _View:
     failures: int
     fresh_until: float
     out_until: float
+    held: bool
 
 
 class ViewedBreaker:
@@ -45,7 +46,7 @@ class ViewedBreaker:
         now = self._monotonic()
         view = self._views.get(name)
         if view is not None and now < view.out_until:
-            return self._answer(Refused(name, view.out_until - now))
+            return self._answer(Refused(refusing(name, view.held), view.out_until - now))
         if view is not None and view.state is State.CLOSED and now < view.fresh_until:
             return self._answer(Passage(name, rules))
         found, seen = self._shared.entered(name, rules, if_away=if_away)
@@ -67,6 +68,11 @@ class ViewedBreaker:
         """Tell that nobody will know."""
         if passage.probe:
             self._tell("abandoned", passage)
+
+    def hold(self, name: str, seconds: float) -> None:
+        """Let nobody through for so long; this process asks Redis next time."""
+        self._shared.hold(name, seconds)
+        self.forget(name)
 
     def state(self, name: str) -> State:
         """Give the state; Redis knows."""
@@ -90,7 +96,7 @@ class ViewedBreaker:
         self._see(passage.name, seen, now)
 
     def _see(self, name: str, seen: Seen, now: float) -> None:
-        view = _View(seen.state, seen.failures, now + VIEW_S, now + max(0, seen.out_us) / SECOND_US)
+        view = _View(seen.state, seen.failures, now + VIEW_S, now + max(0, seen.out_us) / SECOND_US, seen.held)
         self.forget(name)
         with self._lock:
             self._views[name] = view

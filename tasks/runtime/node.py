@@ -25,10 +25,11 @@ DISTRIBUTION: Final = "gaia-workers"
 log = logging.getLogger(__name__)
 
 
-def install(app: Celery, broker: redis.Redis, results: redis.Redis) -> None:
+def install(app: Celery, broker: redis.Redis, results: redis.Redis, local_roots: tuple[str, ...] = ()) -> None:
     """Make every worker of this app a node, however it is started.
 
-    The clients are for its heartbeat alone, which must not wait for long.
+    The clients are for its heartbeat alone, which must not wait for long. `local_roots` are told of it if it serves the
+    queue `files`.
     """
     beating: list[Heartbeat] = []
 
@@ -38,7 +39,8 @@ def install(app: Celery, broker: redis.Redis, results: redis.Redis) -> None:
         # By the name of the list alone: a binding would stay in Redis for each node there ever was.
         queue.exchange = Exchange("")
         answer = Orphans(broker, results).answer
-        heartbeat = Heartbeat(broker, _node(app, instance), answer, taken=_end, look=Aside(broker, answer).look)
+        own = _node(app, instance, local_roots)
+        heartbeat = Heartbeat(broker, own, answer, taken=_end, look=Aside(broker, answer).look)
         _claim(heartbeat)
         beating.append(heartbeat)
         heartbeat.start()
@@ -73,7 +75,7 @@ def _end() -> None:
     state.should_stop = 1
 
 
-def _node(app: Celery, worker: Any) -> Node:
+def _node(app: Celery, worker: Any, local_roots: tuple[str, ...]) -> Node:
     own = identity.own()
     shared = tuple(name for name in app.amqp.queues.consume_from if name != keys.own_queue(own.node))
     return Node(
@@ -86,4 +88,5 @@ def _node(app: Celery, worker: Any) -> Node:
         version=version(DISTRIBUTION),
         started_at=time.time(),
         machine=process.machine(),
+        roots=local_roots if "files" in shared else (),
     )

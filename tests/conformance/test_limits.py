@@ -419,6 +419,36 @@ def test_verdicts_from_before_it_opened_change_nothing(limiting: Limiting) -> No
     assert passage(limiting).probe
 
 
+def test_a_hold_keeps_everybody_out_until_it_ends(limiting: Limiting) -> None:
+    limiting.breaker.hold("a.example", 2.5)
+    limiting.clock.advance(0.5)
+    found = limiting.breaker.enter("a.example", RULES, if_away=CLOSED)
+    assert found == Refused("retry-after:a.example", 2.0)
+    assert limiting.breaker.state("a.example") is State.CLOSED
+    limiting.clock.advance(2.0)
+    passage(limiting)
+
+
+def test_a_shorter_hold_does_not_end_a_longer_one(limiting: Limiting) -> None:
+    limiting.breaker.hold("a.example", 5.0)
+    limiting.breaker.hold("a.example", 1.0)
+    assert kept_out(limiting) == 5.0
+
+
+def test_a_hold_outlasts_successes_and_takes_no_probe(limiting: Limiting) -> None:
+    before = passage(limiting)
+    limiting.breaker.hold("a.example", 5.0)
+    limiting.breaker.succeeded(before)
+    assert kept_out(limiting) == 5.0
+    limiting.clock.advance(5.0)
+    opened(limiting)
+    limiting.breaker.hold("a.example", RULES.open_s + 1)
+    limiting.clock.advance(RULES.open_s)
+    assert limiting.breaker.enter("a.example", RULES, if_away=CLOSED) == Refused("retry-after:a.example", 1.0)
+    limiting.clock.advance(1.0)
+    assert passage(limiting).probe
+
+
 def test_circuits_do_not_know_of_each_other(limiting: Limiting) -> None:
     opened(limiting)
     assert isinstance(limiting.breaker.enter("b.example", RULES, if_away=CLOSED), Passage)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gaia.codec import Artifact, Text
 from gaia.contracts import api, browser, files, network, process
 from gaia.contracts.base import CALLS, Call, Result
+from gaia.outcome import Outcome
 from gaia.sticky import HolderId
 
 TEXT: Final = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -22,10 +23,17 @@ _TOKEN: Final = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=10)
 _LINE: Final = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"), max_size=20)
 _URL: Final = st.sampled_from(["http://a.example/", "https://u:pw@b.example:8443/x?token=1#y", "http://[::1]/ü"])
 _PATH: Final = st.sampled_from(["data:x", "data:", "r2:a b/ü"])
+_STEP: Final = st.sampled_from(
+    [files.Step(stat=files.Stat("data:x")), files.Step(write=files.Write("data:x", b"body", durable=False))]
+)
+
+_RETRY: Final = st.builds(
+    api.Retry, attempts=st.integers(1, 20), statuses=st.sampled_from([(), (503,)]), any_method=st.booleans()
+)
 
 SESSION: Final = HolderId.new("browser@h", "0" * 16).format()
 _FIELDS: Final = st.dictionaries(TEXT, st.sampled_from(["a@href", "//b"]), min_size=1, max_size=3)
-_STEP: Final = st.sampled_from(
+_ACTION: Final = st.sampled_from(
     [
         browser.Step("click", selector="#a"),
         browser.Step("type", selector="#a", text="hunter2"),
@@ -47,18 +55,32 @@ FIELDS: Final[dict[tuple[type[Any], str], st.SearchStrategy[Any]]] = {
     (api.Request, "timeout_s"): st.floats(0.001, 3600),
     (api.Request, "max_redirects"): st.integers(0, 50),
     (api.Request, "max_body_bytes"): st.integers(0, 64 * 1024 * 1024),
+    (api.Request, "retry"): _RETRY,
+    (api.Request, "proxy"): st.none() | _TOKEN,
+    (api.Request, "tenant"): st.none() | _TOKEN,
+    (api.RequestMany, "calls"): st.lists(_URL.map(lambda url: api.Request(url=url)), min_size=1, max_size=3).map(tuple),
+    (api.RequestMany, "concurrency"): st.integers(1, 1000),
+    (api.Download, "url"): _URL,
+    (api.Download, "headers"): st.dictionaries(_TOKEN.filter(lambda name: len(name) < 5), _LINE, max_size=3),
+    (api.Download, "idle_s"): st.floats(0.001, 3600),
+    (api.Download, "max_redirects"): st.integers(0, 50),
+    (api.Download, "max_bytes"): st.integers(0, 2**40),
+    (api.Download, "sha256"): st.none() | st.just("0" * 64),
+    (api.Download, "retry"): _RETRY,
+    (api.Download, "proxy"): st.none() | _TOKEN,
+    (api.Download, "tenant"): st.none() | _TOKEN,
     (browser.Capture, "url"): st.none() | _URL,
     (browser.Capture, "timeout_s"): st.floats(0.001, 3600),
     (browser.Capture, "formats"): st.lists(st.sampled_from(browser.FORMATS), min_size=1).map(tuple),
     (browser.Capture, "wait_for"): st.none() | st.sampled_from(["#id", "a > b"]),
-    (browser.Capture, "steps"): st.lists(_STEP, max_size=3).map(tuple),
+    (browser.Capture, "steps"): st.lists(_ACTION, max_size=3).map(tuple),
     (browser.Capture, "extract"): st.none() | _FIELDS,
     (browser.Capture, "tenant"): st.none() | st.just("acme"),
     (browser.Open, "tenant"): st.none() | st.just("acme"),
     (browser.Open, "idle_s"): st.floats(1, 86_400),
     (browser.Navigate, "url"): _URL,
     (browser.OpenTab, "url"): st.none() | _URL,
-    (browser.Act, "steps"): st.lists(_STEP, max_size=3).map(tuple),
+    (browser.Act, "steps"): st.lists(_ACTION, max_size=3).map(tuple),
     (browser.Extract, "extract"): _FIELDS,
     (browser.Evaluate, "expression"): st.sampled_from(["1", "a => 'ü'"]),
     (browser.Cookies, "add"): st.lists(_COOKIE, max_size=3).map(tuple),
@@ -75,6 +97,62 @@ FIELDS: Final[dict[tuple[type[Any], str], st.SearchStrategy[Any]]] = {
     (browser.Viewport, "width"): st.integers(1, 8192),
     (browser.Viewport, "height"): st.integers(1, 8192),
     (browser.Viewport, "scale"): st.floats(0.1, 4),
+    (files.Append, "path"): _PATH,
+    (files.Checksum, "path"): _PATH,
+    (files.Delete, "path"): _PATH,
+    (files.List, "path"): _PATH,
+    (files.List, "limit"): st.integers(1, 10_000),
+    (files.List, "cursor"): st.none() | _LINE.filter(bool),
+    (files.MakeDir, "path"): _PATH,
+    (files.ParseCsv, "path"): _PATH,
+    (files.ParseCsv, "limit"): st.integers(1, 10_000),
+    (files.ParseCsv, "cursor"): st.none() | _LINE.filter(bool),
+    (files.ParseJson, "path"): _PATH,
+    (files.ParseJson, "cursor"): st.none() | _LINE.filter(bool),
+    (files.ParseJsonl, "path"): _PATH,
+    (files.ParseJsonl, "limit"): st.integers(1, 10_000),
+    (files.ParseJsonl, "cursor"): st.none() | _LINE.filter(bool),
+    (files.ParseXml, "path"): _PATH,
+    (files.ParseXml, "limit"): st.integers(1, 10_000),
+    (files.ParseXml, "cursor"): st.none() | _LINE.filter(bool),
+    (files.ReadRange, "path"): _PATH,
+    (files.Stat, "path"): _PATH,
+    (files.Stream, "path"): _PATH,
+    (files.Tail, "path"): _PATH,
+    (files.Walk, "path"): _PATH,
+    (files.Walk, "limit"): st.integers(1, 10_000),
+    (files.Walk, "cursor"): st.none() | _LINE.filter(bool),
+    (files.Copy, "path"): _PATH,
+    (files.Copy, "target"): _PATH,
+    (files.Move, "path"): _PATH,
+    (files.Move, "target"): _PATH,
+    (files.Pack, "path"): _PATH,
+    (files.Pack, "target"): _PATH,
+    (files.Unpack, "path"): _PATH,
+    (files.Unpack, "target"): _PATH,
+    (files.ParseJson, "limit"): st.none() | st.integers(1, 100_000),
+    (files.ParseJsonl, "query"): st.sampled_from(["", "/a/0"]),
+    (files.Append, "if_size_bytes"): st.none() | st.integers(0, 2**63),
+    (files.ReadRange, "offset_bytes"): st.integers(0, 2**62),
+    (files.ReadRange, "size_bytes"): st.integers(0, 64 * 1024 * 1024),
+    (files.Tail, "lines"): st.integers(0, 100_000),
+    (files.Tail, "from_bytes"): st.none() | st.integers(0, 2**62),
+    (files.Tail, "max_bytes"): st.integers(1, 64 * 1024 * 1024),
+    (files.Tail, "wait_s"): st.floats(0, 3600),
+    (files.List, "pattern"): st.sampled_from(["*", "*.json"]),
+    (files.Walk, "pattern"): st.sampled_from(["**", "**/*.json"]),
+    (files.Walk, "max_depth"): st.integers(1, 255),
+    (files.ParseCsv, "columns"): st.sampled_from([(), ("a", "b")]),
+    (files.ParseCsv, "first_row_names"): st.just(value=True),
+    (files.ParseCsv, "delimiter"): st.sampled_from([",", ";", "\t"]),
+    (files.Stream, "artifact"): st.none(),
+    (files.Stream, "target"): st.none() | _PATH,
+    (files.Batch, "steps"): st.lists(_STEP, min_size=1, max_size=3).map(tuple),
+    (files.Write, "if_absent"): st.just(value=False),
+    (files.Pack, "max_bytes"): st.integers(0, 2**50),
+    (files.Pack, "max_entries"): st.integers(0, 10_000_000),
+    (files.Unpack, "max_bytes"): st.integers(0, 2**50),
+    (files.Unpack, "max_entries"): st.integers(0, 10_000_000),
     (files.Write, "path"): _PATH,
     (files.Read, "path"): _PATH,
     (files.Read, "max_bytes"): st.integers(0, 64 * 1024 * 1024),
@@ -120,6 +198,8 @@ def of_type(hint: Any) -> st.SearchStrategy[Any]:
         return _SCALARS[hint]
     if is_dataclass(hint) and isinstance(hint, type):
         return any_of(hint)
+    if get_origin(hint) is Outcome:
+        return of_type(get_args(hint)[0]).map(lambda result: Outcome(ok=True, result=result))
     if get_origin(hint) is Literal:
         return st.sampled_from(get_args(hint))
     return _of_generic(get_origin(hint), get_args(hint))
@@ -156,6 +236,8 @@ def _only_one_body(kind: type[Any]) -> Any:
     def choose(given: dict[str, Any]) -> dict[str, Any]:
         kept = next((name for name in rivals if given.get(name) is not None), None)
         chosen = {name: value for name, value in given.items() if name == kept or name not in rivals}
+        if kind is files.Stream:
+            return {"path": "data:x", **chosen}
         return chosen if kept is not None or kind is not browser.Capture else chosen | {"html": "<p>"}
 
     return choose

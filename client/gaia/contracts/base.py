@@ -162,6 +162,10 @@ class Call(_Shown, Generic[R_co]):
         except ValueError as failure:
             raise self.refuse(self.HOLDER, str(failure)) from None
 
+    def retries(self) -> RetryPolicy:
+        """Give how often this call may run, and how long to wait in between."""
+        return self.RETRY
+
     def may_retry(self, error: GaiaError) -> bool:
         """Say whether this call may run again after that error."""
         return isinstance(error, Transient)
@@ -186,8 +190,9 @@ class Call(_Shown, Generic[R_co]):
         value = getattr(self, field_name)
         self.require(field_name, "must be a string", holds=isinstance(value, str))
         self.require(field_name, f"must have 1 to {limit} characters", holds=0 < len(value) <= limit)
-        for each in forbidden:
-            self.require(field_name, f"must not contain {each!r}", holds=each not in value)
+        if not set(value).isdisjoint(forbidden):
+            found = next(each for each in value if each in forbidden)
+            raise self.refuse(field_name, f"must not contain {found!r}")
         self.require(field_name, "must not contain lone surrogates", holds=is_unicode(value))
 
 

@@ -61,6 +61,9 @@ DEAD_SERIAL: Final = "gaia:dead-serial"
 
 # --- of the nodes; the scripts build the first, and the names of own queues, from an escaped node
 
+ROOTS: Final = "gaia:roots"
+"""Roots of files, by name: which directory each is, told by its identity."""
+
 NODE: Final = "gaia:node:"
 NODES: Final = "gaia:nodes"
 """Nodes, escaped, by when they were last seen; 0 is for one that has gone and may have left messages."""

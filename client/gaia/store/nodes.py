@@ -34,7 +34,8 @@ class Node:
     """A worker process that lives. `started_at` and `seen_at` are seconds since the epoch.
 
     `boot` is new with every start and re-execution; `seen_at` is by the clock of Redis. `machine` names the run of a
-    kernel, and the process namespace in it, in which `pid` means something; "" if that is not known.
+    kernel, and the process namespace in it, in which `pid` means something; "" if that is not known. `roots` are the
+    local roots of files that it has.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Node:
     started_at: float
     seen_at: float = 0.0
     machine: str = field(default="", repr=False)
+    roots: tuple[str, ...] = ()
 
 
 class Nodes:
@@ -135,6 +137,7 @@ def _fields(node: Node) -> list[Any]:
         "version": node.version,
         "started_at": f"{node.started_at:.6f}",
         "machine": node.machine,
+        "roots": "\n".join(node.roots),
     }
     return [part for pair in values.items() for part in pair]
 
@@ -152,4 +155,5 @@ def _node(found: dict[bytes, bytes]) -> Node:
         started_at=float(fields.get("started_at", 0)),
         seen_at=float(fields.get("seen_at", 0)),
         machine=fields.get("machine", ""),
+        roots=tuple(fields.get("roots", "").split()),
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
-from config.settings import Egress, Settings, SettingsError, read, split_cidr, variables
+from config.settings import Egress, RootQuota, Settings, SettingsError, read, split_cidr, variables
 
 VALUES: dict[str, tuple[str, Any]] = {
     "GAIA_REDIS_URL": ("rediss://:hunter22@h:6380/1", "rediss://:hunter22@h:6380/1"),
@@ -18,7 +18,10 @@ VALUES: dict[str, tuple[str, Any]] = {
     "GAIA_EGRESS__ALLOW_CIDRS": ('["10.0.0.0/8", "[::1/128]:80"]', ("10.0.0.0/8", "[::1/128]:80")),
     "GAIA_EGRESS__ALLOW_HOSTS": ('["intranet.example"]', ("intranet.example",)),
     "GAIA_API__CA_FILE": (__file__, Path(__file__)),
+    "GAIA_API__PROXIES": ('{"corp": "http://192.0.2.8:3128"}', {"corp": SecretStr("http://192.0.2.8:3128")}),
     "GAIA_FILES__ROOTS": ('{"data": "/srv/data"}', {"data": Path("/srv/data")}),
+    "GAIA_FILES__LOCAL": ('["scratch"]', ("scratch",)),
+    "GAIA_FILES__QUOTAS": ('{"data": {"files": 7}}', {"data": RootQuota(files=7)}),
     "GAIA_PROCESS__EXECUTABLES": ('["/usr/bin/git", "/opt/*"]', ("/usr/bin/git", "/opt/*")),
     "GAIA_PROCESS__ENV_ALLOWED": ("[]", ()),
     "GAIA_BROWSER__CHROMIUM": ("/usr/bin/chromium", "/usr/bin/chromium"),

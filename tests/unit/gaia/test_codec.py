@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gaia.codec import ARTIFACT, INLINE_LIMIT_BYTES, Artifact, Body, Mismatch, content, decode, encode
+from gaia.errors import ConnectFailed, RemoteError
+from gaia.outcome import Outcome
 from tests.support import contracts
 
 KINDS = sorted({*contracts.calls(), *contracts.results()}, key=lambda kind: kind.__qualname__)
@@ -45,6 +47,11 @@ class Shelf:
 class Item:
     x: int
     note: str = "none"
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    items: tuple[Outcome[Item], ...]
 
 
 @dataclass(frozen=True)
@@ -329,3 +336,28 @@ def test_without_a_store_a_reference_is_a_mismatch() -> None:
 def test_an_object_in_a_json_value_is_never_taken_for_a_reference() -> None:
     value = {ARTIFACT: {"id": "0" * 32, "size_bytes": 1, "sha256": "0"}}
     assert decode(Everything, encode(Everything("n", anything=value)), Shelf()).anything == value
+
+
+def test_an_outcome_carries_a_result_or_an_error_of_ours() -> None:
+    kind = Outcome[Item]
+    for each in (Outcome(ok=True, result=Item(1)), Outcome[Item](ok=False, error=ConnectFailed("h", "refused"))):
+        sent = json.loads(json.dumps(encode(Outcomes((each,)))))
+        (found,) = decode(Outcomes, sent).items
+        assert (found.ok, found.result) == (each.ok, each.result)
+        assert repr(found.error) == repr(each.error)
+    with pytest.raises(Mismatch, match="must be an integer"):
+        decode(kind, {"ok": True, "result": {"x": "1"}})
+
+
+def test_an_error_of_another_version_is_a_remote_error() -> None:
+    (found,) = decode(Outcomes, {"items": [{"ok": False, "error": {"kind": "FromTheFuture", "arguments": [1]}}]}).items
+    assert repr(found.error) == repr(RemoteError("FromTheFuture", "1"))
+
+
+@pytest.mark.parametrize("error", [{}, {"kind": 1, "arguments": []}, {"kind": "X", "arguments": "y"}, "X", None, []])
+def test_what_is_no_error_is_refused(error: object) -> None:
+    if error is None:
+        assert decode(Outcomes, {"items": [{"ok": False, "error": None}]}).items[0].error is None
+        return
+    with pytest.raises(Mismatch, match="error"):
+        decode(Outcomes, {"items": [{"ok": False, "error": error}]})

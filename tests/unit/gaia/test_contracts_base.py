@@ -22,6 +22,31 @@ by_name = pytest.mark.parametrize("kind", CALL_KINDS, ids=lambda kind: kind.__qu
 SESSION = contracts.SESSION
 SMALLEST: dict[type[Call[Any]], dict[str, Any]] = {
     api.Request: {"url": "http://h/"},
+    api.RequestMany: {"calls": (api.Request(url="http://h/"),)},
+    api.Download: {"url": "http://h/"},
+    api.Stats: {},
+    api.Health: {},
+    files.Append: {"path": "data:x", "body": b""},
+    files.Batch: {"steps": (files.Step(stat=files.Stat("data:x")),)},
+    files.Checksum: {"path": "data:x"},
+    files.Copy: {"path": "data:x", "target": "data:y"},
+    files.Delete: {"path": "data:x"},
+    files.Health: {},
+    files.List: {"path": "data:x"},
+    files.MakeDir: {"path": "data:x"},
+    files.Move: {"path": "data:x", "target": "data:y"},
+    files.Pack: {"path": "data:x", "target": "data:y"},
+    files.ParseCsv: {"path": "data:x"},
+    files.ParseJson: {"path": "data:x"},
+    files.ParseJsonl: {"path": "data:x"},
+    files.ParseXml: {"path": "data:x"},
+    files.ReadRange: {"path": "data:x"},
+    files.Stat: {"path": "data:x"},
+    files.Stats: {},
+    files.Stream: {"path": "data:x"},
+    files.Tail: {"path": "data:x"},
+    files.Unpack: {"path": "data:x", "target": "data:y"},
+    files.Walk: {"path": "data:x"},
     browser.Act: {"id": SESSION, "steps": ()},
     browser.Capture: {"html": "<p>"},
     browser.Close: {"id": SESSION},
@@ -139,7 +164,7 @@ def test_every_duration_may_be_a_timedelta(kind: type[Call[Any]]) -> None:
         call = kind(**SMALLEST[kind], **{name: timedelta(milliseconds=1500)})
         assert getattr(call, name) == 1.5
         assert call.fields_json()[name] == 1.5
-        assert refusal(lambda name=name: kind(**SMALLEST[kind], **{name: timedelta(0)})).field == name
+        assert refusal(lambda name=name: kind(**SMALLEST[kind], **{name: timedelta(days=-1)})).field == name
 
 
 @by_name
@@ -153,7 +178,7 @@ def test_a_timeout_is_bounded(kind: type[Call[Any]], seconds: Any) -> None:
 
 @by_name
 def test_secret_fields_are_those_that_hold_headers_bodies_and_credentials(kind: Any) -> None:
-    hinted = {"url", "headers", "auth", "body", "json", "data", "params", "env", "argv", "stdin", "html"}
+    hinted = {"url", "headers", "auth", "body", "json", "data", "params", "env", "argv", "stdin", "html", "query"}
     hinted |= {"expression", "extension"}
     for each in dataclasses.fields(kind):
         assert (redaction.MARK in each.metadata) == (each.name in hinted), each.name

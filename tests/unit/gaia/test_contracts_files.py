@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from gaia.contracts.files import PATH_LIMIT, Read, Write
+from gaia.contracts.file_bounds import PATH_LIMIT
+from gaia.contracts.files import Read, Write
 from gaia.errors import InvalidCall
 
 

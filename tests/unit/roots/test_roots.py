@@ -89,6 +89,8 @@ def test_a_name_may_hold_any_byte_but_slash_and_nul(roots: Roots, root: Path) ->
         "data:a\0",
         "data:\0",
         "data:\ud800",
+        "data:.gaia",
+        "data:.gaia/identity",
         "other:a",
         "Data:a",
         ":a",

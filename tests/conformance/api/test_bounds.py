@@ -9,7 +9,7 @@ import pytest
 from gaia.contracts import api
 from gaia.errors import Cancelled, DeadlineExceeded, TimedOut
 from tasks.scope import Scope
-from tests.support.requests import Make, send
+from tests.support.requests import ONCE, Make, send
 from tests.support.waiting import until
 from tests.support.web import Asked, Site, reply
 
@@ -30,7 +30,7 @@ def drip(site: Site, head: bytes) -> Talk:
 @pytest.mark.parametrize(
     "head",
     [
-        b"",
+        b"HTTP/1.1 200 ",
         b"HTTP/1.1 200 OK\r\nX-Slow: ",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n\r\n",
@@ -68,9 +68,9 @@ def test_a_server_that_never_reads_is_left_when_the_time_is_over(make_service: M
 
 
 def test_the_deadline_bounds_what_the_call_allows(make_service: Make, site: Site) -> None:
-    site.routes["/a"] = drip(site, b"")
+    site.routes["/a"] = drip(site, b"HTTP/1.1 200 ")
     with pytest.raises(DeadlineExceeded):
-        make_service(site).request(api.Request(url=site.url("/a"), timeout_s=30), Scope.lasting(0.3))
+        make_service(site).request(api.Request(url=site.url("/a"), timeout_s=30, retry=ONCE), Scope.lasting(0.3))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_cancel_closes_the_connection_under_the_call(make_service: Make, site:
     site.routes["/a"] = hold
     scope = Scope.lasting(60)
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(make_service(site).request, api.Request(url=site.url("/a")), scope)
+        running = pool.submit(make_service(site).request, api.Request(url=site.url("/a"), retry=ONCE), scope)
         until(lambda: site.asked, what="the request")
         scope.cancelled.set()
         assert isinstance(running.exception(10), Cancelled)
@@ -96,14 +96,14 @@ def test_a_cancelled_call_dials_nothing(make_service: Make, site: Site) -> None:
     scope = Scope.lasting(60)
     scope.cancelled.set()
     with pytest.raises(Cancelled):
-        make_service(site).request(api.Request(url=site.url("/a")), scope)
+        make_service(site).request(api.Request(url=site.url("/a"), retry=ONCE), scope)
     assert site.connections == 0
 
 
 def test_a_late_cancel_does_not_touch_the_connection_in_other_hands(make_service: Make, site: Site) -> None:
     service, site.routes["/a"] = make_service(site), reply()
     scope = Scope.lasting(60)
-    service.request(api.Request(url=site.url("/a")), scope)
+    service.request(api.Request(url=site.url("/a"), retry=ONCE), scope)
     scope.cancelled.set()
     send(service, site.url("/a"))
     assert site.connections == 1

@@ -1,0 +1,1 @@
+"""What is done to files while calls run: swapped links, killed workers."""
