@@ -696,6 +696,13 @@ class PageTimedOut(TimedOut):
 
 
 @dataclass(eq=False, repr=False)
+class PageTooLarge(BodyTooLarge):
+    """Markup or text of a page is over the cap. `screenshot` as in `PageTimedOut`."""
+
+    screenshot: str = ""
+
+
+@dataclass(eq=False, repr=False)
 class PageCrashed(Permanent):
     """The process of the page ended under the call, as by a lack of memory; a capture was tried twice."""
 

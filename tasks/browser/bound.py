@@ -5,7 +5,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from gaia.errors import GaiaError, NavigationFailed, PageTimedOut, PoolExhausted, ScriptFailed, StepFailed
+from gaia.errors import (
+    GaiaError,
+    NavigationFailed,
+    PageTimedOut,
+    PageTooLarge,
+    PoolExhausted,
+    ScriptFailed,
+    StepFailed,
+)
 from tasks.browser.page import MOMENT_S, Page
 from tasks.scope import Scope
 
@@ -57,7 +65,7 @@ class Bound:
                 yield
         except TimeoutError:
             raise self._late(await self._moment()) from None
-        except (NavigationFailed, StepFailed, ScriptFailed) as failure:
+        except (NavigationFailed, PageTooLarge, StepFailed, ScriptFailed) as failure:
             raise await self._illustrated(failure) from None
 
     def _ends_at(self, now: float) -> float:

@@ -7,15 +7,18 @@ A `DevTools` is a protocol of asyncio: no thread, no task of its own. When the b
 import asyncio
 import itertools
 import json
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from gaia.errors import BrowserUnavailable
+from gaia.errors import BodyTooLarge, BrowserUnavailable
 from tasks import metrics
 
-MAX_MESSAGE_BYTES: Final = 512 * 1024 * 1024
-"""A browser whose reply is larger is cut off: the worker must not run out of memory for one page."""
+MAX_MESSAGE_BYTES: Final = 128 * 1024 * 1024
+"""A larger reply is `BodyTooLarge` to its caller, a larger event is dropped: the worker must not run out of memory for
+one page, nor the pages beside it be lost."""
+_NUMBER: Final = re.compile(rb'\{"id":(\d+),')
 
 Reply = dict[str, Any]
 Listener = Callable[[str, Reply], None]
@@ -107,12 +110,23 @@ class DevTools(asyncio.Protocol):
         """Take what came apart into messages."""
         *ended, rest = data.split(b"\0")
         for each in ended:
-            self._dispatch(json.loads(b"".join([*self._parts, each])))
+            self._take(each)
+            if self._size_bytes <= MAX_MESSAGE_BYTES:
+                self._dispatch(json.loads(b"".join(self._parts)))
             self._parts, self._size_bytes = [], 0
-        self._parts.append(rest)
-        self._size_bytes += len(rest)
-        if self._size_bytes > MAX_MESSAGE_BYTES:
-            self.hang_up()
+        self._take(rest)
+
+    def _take(self, part: bytes) -> None:
+        was_whole = self._size_bytes <= MAX_MESSAGE_BYTES
+        self._parts.append(part)
+        self._size_bytes += len(part)
+        if self._size_bytes <= MAX_MESSAGE_BYTES:
+            return
+        if was_whole and (found := _NUMBER.match(b"".join(self._parts[:2])[:64])) is not None:
+            _, future = self._waiting.pop(int(found[1]), (None, None))
+            if future is not None:
+                _settle(future, BodyTooLarge("Chromium's reply", MAX_MESSAGE_BYTES))
+        self._parts = []  # nothing of it is kept
 
     def _dispatch(self, message: Reply) -> None:
         if "id" not in message:

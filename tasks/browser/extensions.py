@@ -1,12 +1,17 @@
 """The directory of an extension out of an archive, laid down for Chromium to read."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
+import secrets
 import tarfile
-import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -15,39 +20,84 @@ from gaia.errors import InvalidExtension
 MAX_FILES: Final = 5000
 MAX_BYTES: Final = 64 * 1024 * 1024
 MANIFEST: Final = "manifest.json"
+NAME_CHARACTERS: Final = 200
+MAX_HEADS_BYTES: Final = 2 * 1024 * 1024 + MAX_FILES * 1024
+"""What a tar may hold beside the bytes of files."""
+BARRED: Final = ("proxy", "privacy", "debugger", "nativeMessaging", "vpnProvider")
+"""Permissions that lead past the proxy and its judge, or out of the browser."""
+_UNREADABLE: Final = (
+    *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError),
+    *(OSError, RuntimeError, NotImplementedError, ValueError),
+)
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_OPENERS: Final[dict[bytes, Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
-def laid_down(archive: bytes, home: Path, owner: tuple[int, int] | None) -> Path:
-    """Unpack into a new directory beneath `home`, which belongs to `owner`; give where the manifest lies.
+def laid_down(archive: bytes, home: Path, owner: tuple[int, int] | None) -> tuple[Path, str]:
+    """Unpack into a new directory beneath `home`, which belongs to `owner`; give where the manifest lies, and its name.
 
     Raises:
-        InvalidExtension: if the archive is none, leaves its directory, is too large, or has no manifest.
+        InvalidExtension: if the archive is none, leaves its directory, is too large, has no manifest, or asks for what
+            would lead past the egress judge.
     """
     files = dict(_entries(archive))
     manifests = [path for path in files if path.name == MANIFEST and len(path.parts) <= 2]  # noqa: PLR2004
     if not manifests:
         raise InvalidExtension(f"there is no {MANIFEST} at its top or in its only folder")
     top = min(manifests, key=lambda each: len(each.parts)).parent
-    _check_manifest(files[top / MANIFEST])
-    folder = Path(tempfile.mkdtemp(prefix="extension-", dir=home))
-    for path, body in files.items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(body)
+    name = _checked_manifest(files[top / MANIFEST])
+    folder = f"extension-{secrets.token_hex(8)}"
+    try:
+        with ExitStack() as held:
+            at = _entered(held, os.open(home, _DIRECTORY), folder, owner)
+            held.callback(os.close, at)
+            for path, body in files.items():
+                _write(at, path, body, owner)
+    except OSError as failure:
+        raise InvalidExtension(f"it cannot be written: {failure.strerror}") from None
+    return home / folder / top, name
+
+
+def _write(top: int, path: PurePosixPath, body: bytes, owner: tuple[int, int] | None) -> None:
+    """Write a file by descriptors: the directory is Chromium's, which could put links in our way."""
+    with ExitStack() as held:
+        at = os.dup(top)
+        try:
+            for part in path.parent.parts:
+                at = _entered(held, at, part, owner)
+            number = os.open(path.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=at)
+        finally:
+            held.callback(os.close, at)
+        with os.fdopen(number, "wb") as file:
+            file.write(body)
+            if owner is not None:
+                os.fchown(number, *owner)
+
+
+def _entered(held: ExitStack, at: int, name: str, owner: tuple[int, int] | None) -> int:
+    """Make a directory if there is none, and open it; what was open is closed with `held`."""
+    held.callback(os.close, at)
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=at)
+    found = os.open(name, _DIRECTORY, dir_fd=at)
     if owner is not None:
-        for root, folders, names in os.walk(folder):
-            for each in (root, *(os.path.join(root, name) for name in (*folders, *names))):  # noqa: PTH118
-                os.chown(each, *owner, follow_symlinks=False)
-    return folder / top
+        os.fchown(found, *owner)
+    return found
 
 
-def _check_manifest(body: bytes) -> None:
+def _checked_manifest(body: bytes) -> str:
     try:
         found: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidExtension(f"its {MANIFEST} is no JSON") from None
     if not isinstance(found, dict) or "manifest_version" not in found:
         raise InvalidExtension(f"its {MANIFEST} names no manifest_version")
+    for field in ("permissions", "optional_permissions"):
+        asked = found.get(field)
+        barred = [each for each in asked if each in BARRED] if isinstance(asked, list) else []
+        if barred:
+            raise InvalidExtension(f"it asks for the permission {barred[0]!r}, which no extension has here")
+    return str(found.get("name", ""))[:NAME_CHARACTERS]
 
 
 def _entries(archive: bytes) -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -61,8 +111,19 @@ def _entries(archive: bytes) -> Iterator[tuple[PurePosixPath, bytes]]:
             if path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts:
                 raise InvalidExtension("an entry of it lies outside of its directory")
             yield path, read()
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, NotImplementedError, ValueError):
+    except _UNREADABLE:
         raise InvalidExtension("it is no zip or tar that can be read") from None
+
+
+def _expanded(archive: bytes) -> bytes:
+    """Decompress a tar within its bound: what it says of its sizes is nothing to rely on."""
+    for start, opened in _OPENERS.items():
+        if archive.startswith(start):
+            with opened(io.BytesIO(archive)) as stream:
+                archive = stream.read(MAX_BYTES + MAX_HEADS_BYTES + 1)
+    if len(archive) > MAX_BYTES + MAX_HEADS_BYTES:
+        raise InvalidExtension(f"it is over {MAX_BYTES} bytes")
+    return archive
 
 
 def _members(archive: bytes) -> Iterator[tuple[str, int, Any]]:
@@ -74,8 +135,7 @@ def _members(archive: bytes) -> Iterator[tuple[str, int, Any]]:
                 if not each.is_dir():
                     yield each.filename, each.file_size, lambda each=each: pack.read(each)
         return
-    stream.seek(0)
-    with tarfile.open(fileobj=stream) as tar:
+    with tarfile.open(fileobj=io.BytesIO(_expanded(archive)), mode="r:") as tar:
         for entry in tar:
             if entry.isfile():
                 file = tar.extractfile(entry)

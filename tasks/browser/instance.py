@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 from config.settings import Browser
 from gaia.errors import BrowserUnavailable, NotConfigured
@@ -107,7 +107,12 @@ class Instance:
             BrowserUnavailable: if it does not start.
             NotConfigured: if the user of the settings does not exist.
         """
-        made = await asyncio.to_thread(cls, binary, settings, extensions_proxy=extensions_proxy)
+        making = asyncio.create_task(asyncio.to_thread(cls, binary, settings, extensions_proxy=extensions_proxy))
+        try:
+            made = await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(_unmade)
+            raise
         try:
             await made._begin()  # noqa: SLF001 - its own
         except BaseException:
@@ -200,6 +205,12 @@ class Instance:
                     self.on_crash(parameters["targetId"])
             case "disconnected":
                 self.on_end()
+
+
+def _unmade(making: "asyncio.Task[Any]") -> None:
+    """Remove the profile of one that nobody waited for; nothing has been written to it."""
+    if not making.cancelled() and making.exception() is None:
+        making.result()._profile.remove()  # noqa: SLF001 - its own
 
 
 class _Words(asyncio.Protocol):

@@ -5,6 +5,7 @@ import base64
 import json
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -18,9 +19,11 @@ from tasks.egress.proxy import MARK, Proxy
 AGAIN_S: Final = 0.02
 """Between two tries to look into a page that another one is just replacing."""
 QUIET_S: Final = 0.5
-MOMENT_S: Final = 1.0
+MOMENT_S: Final = 2.0
 CONSOLE_LINES: Final = 1000
-CONSOLE_CHARACTERS: Final = 4096
+CONSOLE_CHARACTERS: Final = 1024
+MANY_ORIGINS: Final = 8
+"""No more are remembered: a page of more than one is not used again."""
 
 _PORTS: Final = {"http": 80, "https": 443}
 _TUNNEL_REFUSED: Final = "net::ERR_TUNNEL_CONNECTION_FAILED"
@@ -61,6 +64,7 @@ class Page:
         self.crashed = False
         self.target = ""
         self.scale = 1.0
+        self.rested_at = 0.0
         self.user_agent = instance.user_agent
         self.major_version = instance.version.partition("/")[2].partition(".")[0]
         self._proxy = proxy
@@ -197,13 +201,16 @@ class Page:
         return await self.call("Runtime.evaluate", {**parameters, "contextId": world["executionContextId"]})
 
     async def moment(self) -> bytes | None:
-        """Draw the page as it is, for an error; None if that takes over a second, or cannot be done."""
-        try:
-            async with asyncio.timeout(MOMENT_S):
-                reply = await self.call("Page.captureScreenshot", {"format": "jpeg", "quality": 60})
-        except (TimeoutError, ProtocolError, GaiaError):
-            return None
-        return base64.b64decode(reply["data"])
+        """Draw the page as it is, for an error; None if that takes over `MOMENT_S`, or cannot be done."""
+        with suppress(ProtocolError, GaiaError):
+            for _ in range(2):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(MOMENT_S / 2):
+                        reply = await self.call("Page.captureScreenshot", {"format": "jpeg", "quality": 60})
+                        return base64.b64decode(reply["data"])
+                # A script that never returns lets nothing be drawn.
+                self.instance.devtools.tell("Runtime.terminateExecution", {}, self._session)
+        return None
 
     def failure(self, reason: str) -> GaiaError:
         """Make the error of a failed navigation: the proxy's own reason, where it was the proxy that refused."""
@@ -237,7 +244,7 @@ class Page:
                 answer = {"accept": parameters["type"] == "beforeunload"}
                 self.instance.devtools.tell("Page.handleJavaScriptDialog", answer, self._session)
             case "Page.frameNavigated":
-                self.origins.add(parameters["frame"].get("securityOrigin", ""))
+                self._visited(parameters["frame"].get("securityOrigin", ""))
             case "Fetch.requestPaused":
                 self._on_paused(parameters)
             case "Runtime.consoleAPICalled":
@@ -247,6 +254,10 @@ class Page:
                 self._note("error", _thrown(parameters["exceptionDetails"]))
             case _ if method.startswith("Network."):
                 self._on_network(method, parameters)
+
+    def _visited(self, origin: str) -> None:
+        if len(self.origins) < MANY_ORIGINS:
+            self.origins.add(origin)
 
     def _note(self, level: str, text: str) -> None:
         self.console.append(ConsoleLine(level, sound(text[:CONSOLE_CHARACTERS])))
@@ -271,6 +282,10 @@ class Page:
             self._under_way.discard(parameters["requestId"])
         elif method == "Network.requestWillBeSent":
             self._under_way.add(parameters["requestId"])
+            if parameters.get("type") == "Document" and parameters.get("frameId") != self.target:
+                # A frame of another origin has a process, and so a session of events, of its own.
+                parts = urlsplit(parameters["request"]["url"])
+                self._visited(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
         if method == "Network.loadingFailed":
             self._on_failed(parameters)
         elif parameters.get("type") == "Document" and parameters.get("frameId") == self.target:

@@ -5,6 +5,7 @@ each browser sees its pipe close and ends itself.
 """
 
 import asyncio
+import logging
 import os
 import signal
 import time
@@ -25,8 +26,10 @@ from tasks.egress.proxy import Proxy
 
 DISPOSE_S: Final = 10.0
 LOOK_S: Final = 1.0
-IDLE_INSTANCE_S: Final = 120.0
-"""A browser without a tab in use is ended after that, but for the last one."""
+IDLE_S: Final = 120.0
+"""A browser without a tab in use is ended after that, but for the last one; a tab kept for its tenant, too."""
+
+log = logging.getLogger(__name__)
 
 Launch = Callable[[int | None], Awaitable[Instance]]
 """Starts a browser; given a proxy's port, one that can load extensions."""
@@ -52,7 +55,9 @@ class Pool:
         self._launching: asyncio.Task[Instance] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watching = False
+        self._refilling = False
         self._closed = False
+        self.clock: Callable[[], float] = time.monotonic
 
     # --- lending
 
@@ -66,7 +71,7 @@ class Pool:
         try:
             page = await self._page(tenant, reuse=reuse)
         except BaseException:
-            await self.unreserve(tenant)
+            self.unreserve(tenant)
             raise
         self.behind(self._refill())
         return page
@@ -75,11 +80,13 @@ class Pool:
         """Take a page back: cleaned for its tenant's next use, or disposed of with its context."""
         try:
             if reusable and not self._closed and not self._worn(page.instance) and await cleaning.cleaned(page):
+                page.rested_at = self.clock()
                 self._idle[tenant].append(page)
+                self._notify()
             else:
                 await self.dispose(page)
         finally:
-            await self.unreserve(tenant)
+            self.unreserve(tenant)
 
     async def reserve(self, tenant: str | None, bound: Bound) -> None:
         """Take a place for a tab, waiting for one."""
@@ -97,15 +104,21 @@ class Pool:
         bound.waits_for_place = False
         self._count()
 
-    async def unreserve(self, tenant: str | None) -> None:
-        """Give a place back."""
-        async with self._changed:
-            self.used -= 1
-            self.by_tenant[tenant] -= 1
-            if self.by_tenant[tenant] <= 0:
-                del self.by_tenant[tenant]
-            self._changed.notify_all()
+    def unreserve(self, tenant: str | None) -> None:
+        """Give a place back. It waits for nothing, so that no cancel can come in between."""
+        self.used -= 1
+        self.by_tenant[tenant] -= 1
+        if self.by_tenant[tenant] <= 0:
+            del self.by_tenant[tenant]
         self._count()
+        self._notify()
+
+    def _notify(self) -> None:
+        async def tell() -> None:
+            async with self._changed:
+                self._changed.notify_all()
+
+        self.behind(tell())
 
     async def own_instance(self) -> Instance:
         """Start a browser that can load extensions, for one session alone; `end` ends it."""
@@ -115,17 +128,22 @@ class Pool:
         return instance
 
     async def open(self, instance: Instance, context: str | None) -> Page:
-        """Open one more page in a context."""
-        page = Page(instance, self._proxy(), context)
+        """Open one more page in a context, which binds it to its browser, full or not."""
         instance.tabs += 1
+        try:
+            return await self._opened(instance, context)
+        except BaseException:
+            self.behind(self._left(instance))
+            raise
+
+    async def _opened(self, instance: Instance, context: str | None) -> Page:
+        """Open a page in a seat that has been taken."""
+        page = Page(instance, self._proxy(), context)
         instance.served += 1
         try:
             await page.open()
-        except BaseException as failure:
-            instance.tabs -= 1
-            if isinstance(failure, ProtocolError):
-                raise BrowserUnavailable(f"Chromium refused a tab: {failure}") from None
-            raise
+        except ProtocolError as failure:
+            raise BrowserUnavailable(f"Chromium refused a tab: {failure}") from None
         self.happened("tabs_opened")
         return page
 
@@ -148,12 +166,9 @@ class Pool:
         """End a browser."""
         if instance in self.instances:
             self.instances.remove(instance)
-        self._warm = [each for each in self._warm if each.instance is not instance]
-        for tenant, pages in self._idle.items():
-            self._idle[tenant] = [each for each in pages if each.instance is not instance]
+        self._taken_out(lambda each: each.instance is instance)
         await asyncio.shield(instance.close())
-        async with self._changed:
-            self._changed.notify_all()
+        self._notify()
 
     async def close(self) -> None:
         """End every browser, those in use too."""
@@ -186,18 +201,33 @@ class Pool:
         idle = self._idle[tenant] if reuse else []
         while idle:
             page = idle.pop()
-            if not page.instance.dead and not page.crashed:
+            if self._sound(page):
                 self.happened("reused")
                 return page
+            self.behind(self.dispose(page))
         while self._warm:
             page = self._warm.pop()
-            if not page.instance.dead and not page.instance.retiring:
+            if self._sound(page):
+                page.instance.served += 1  # a tab opened ahead counts when it is used
                 self.happened("warm")
                 return page
+            self.behind(self.dispose(page))
         return await self._fresh()
+
+    @staticmethod
+    def _sound(page: Page) -> bool:
+        return not (page.instance.dead or page.instance.retiring or page.crashed)
 
     async def _fresh(self) -> Page:
         instance = await self._instance()
+        try:
+            return await self._apart(instance)
+        except BaseException:
+            self.behind(self._left(instance))
+            raise
+
+    async def _apart(self, instance: Instance) -> Page:
+        """Open a page in a context of its own, in a seat that has been taken."""
         port = self._proxy().port
         # `<-loopback>`: without it Chromium goes to loopback past the proxy.
         given = {"disposeOnDetach": True, "proxyServer": f"http://127.0.0.1:{port}", "proxyBypassList": "<-loopback>"}
@@ -208,20 +238,23 @@ class Pool:
         try:
             denied = {"behavior": "deny", "browserContextId": context}
             await instance.devtools.call("Browser.setDownloadBehavior", denied)
-            return await self.open(instance, context)
+            return await self._opened(instance, context)
         except BaseException:
             await asyncio.shield(_disposed(instance, context))
             raise
 
     async def _instance(self) -> Instance:
+        """Take a seat for one tab in a browser that has one, or in a new one."""
         while True:
             live = [each for each in self.instances if not each.dead and not each.retiring]
             for each in live:
                 if self._worn(each):
-                    await self._retire(each)
+                    self._retire(each)
             fit = [each for each in live if not each.retiring and each.tabs < self._settings.tabs_per_instance]
             if fit:
-                return max(fit, key=lambda each: each.tabs)
+                chosen = max(fit, key=lambda each: each.tabs)
+                chosen.tabs += 1
+                return chosen
             if self._launching is not None or len(live) < self._settings.max_instances:
                 await self._started()
             elif not await self._shed():
@@ -244,6 +277,7 @@ class Pool:
 
     def _enter(self, instance: Instance) -> None:
         self.happened("launches")
+        instance.born_at = instance.idle_since = self.clock()
         self.instances.append(instance)
         instance.on_end = lambda: self._ended(instance)
         instance.on_crash = lambda _: self.happened("tab_crashes")
@@ -258,20 +292,30 @@ class Pool:
     def _worn(self, instance: Instance) -> bool:
         return (
             instance.served >= self._settings.recycle_after
-            or time.monotonic() - instance.born_at >= self._settings.recycle_s
+            or self.clock() - instance.born_at >= self._settings.recycle_s
             or instance.memory_bytes >= self._settings.recycle_bytes
         )
 
-    async def _retire(self, instance: Instance) -> None:
+    def _retire(self, instance: Instance) -> None:
         """Give a browser no more tabs; it ends with its last one."""
         if instance.retiring:
             return
         instance.retiring = True
         self.happened("recycled")
-        unused = [each for each in self._unused() if each.instance is instance]
-        instance.tabs -= len(unused)
+        for page in self._taken_out(lambda each: each.instance is instance):
+            self.behind(self.dispose(page))
         if instance.tabs <= 0:
-            await self.end(instance)
+            self.behind(self.end(instance))
+
+    def _taken_out(self, which: Callable[[Page], bool]) -> list[Page]:
+        """Take unused tabs out of the pool; their seats stay taken until each is disposed of."""
+        found = [page for page in self._unused() if which(page)]
+        self._warm = [page for page in self._warm if page not in found]
+        for tenant, pages in [*self._idle.items()]:
+            self._idle[tenant] = [page for page in pages if page not in found]
+            if not self._idle[tenant]:
+                del self._idle[tenant]
+        return found
 
     def _unused(self) -> list[Page]:
         return [*self._warm, *(page for pages in self._idle.values() for page in pages)]
@@ -286,21 +330,26 @@ class Pool:
 
     async def _left(self, instance: Instance, tabs: int = 1) -> None:
         instance.tabs -= tabs
-        instance.idle_since = time.monotonic()
+        instance.idle_since = self.clock()
         if not instance.retiring and self._worn(instance):
-            await self._retire(instance)
+            self._retire(instance)
         elif instance.tabs <= 0 and not instance.owned and (instance.retiring or instance.dead):
             await self.end(instance)
-        async with self._changed:
-            self._changed.notify_all()
+        self._notify()
 
     async def _refill(self) -> None:
         """Open tabs ahead in a browser that has room."""
-        with suppress(GaiaError):
-            while len(self._warm) < self._settings.warm_tabs and not self._closed and self._has_room():
-                page = await self._fresh()
-                page.instance.served -= 1  # counted when it is used
-                self._warm.append(page)
+        if self._refilling:
+            return
+        self._refilling = True
+        try:
+            with suppress(GaiaError):
+                while len(self._warm) < self._settings.warm_tabs and not self._closed and self._has_room():
+                    page = await self._fresh()
+                    page.instance.served -= 1
+                    self._warm.append(page)
+        finally:
+            self._refilling = False
 
     def _has_room(self) -> bool:
         return any(
@@ -332,15 +381,26 @@ class Pool:
     async def _look_after(self) -> None:
         while not self._closed:
             await asyncio.sleep(LOOK_S)
-            await self._weigh()
-            for each in [*self.instances]:
-                unused = sum(1 for page in self._unused() if page.instance is each)
-                spare = len(self.instances) > 1 and time.monotonic() - each.idle_since > IDLE_INSTANCE_S
-                if not each.retiring and (self._worn(each) or (spare and each.tabs == unused)):
-                    await self._retire(each)
-            for look in self.each_look:
-                await look()
-            self._count()
+            try:
+                await self._look()
+            except Exception:
+                log.exception("looking after the browsers failed; it goes on")
+
+    async def _look(self) -> None:
+        await self._weigh()
+        now = self.clock()
+        for page in self._taken_out(lambda each: each not in self._warm and now - each.rested_at > IDLE_S):
+            await self.dispose(page)
+        live = [each for each in self.instances if not each.retiring]
+        for each in live:
+            unused = sum(1 for page in self._unused() if page.instance is each)
+            spare = len(live) > 1 and each.tabs == unused and now - each.idle_since > IDLE_S
+            if spare or self._worn(each):
+                self._retire(each)
+                live = [other for other in live if other is not each]
+        for look in self.each_look:
+            await look()
+        self._count()
 
     async def _weigh(self) -> None:
         """Look at the memory of each browser, and kill the process of a page that holds too much."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gaia.codec import Text
 from gaia.contracts.pages import Viewport
-from gaia.errors import BodyTooLarge, InvalidCall, NavigationFailed
+from gaia.errors import InvalidCall, NavigationFailed, PageTooLarge
 from tasks.browser.devtools import ProtocolError, Reply
 from tasks.browser.page import Page, sound
 
@@ -58,7 +58,7 @@ async def texts(page: Page, names: Sequence[str], limit_bytes: int) -> dict[str,
     """Give address, title and what else is asked for, of one moment.
 
     Raises:
-        BodyTooLarge: if one is over the limit.
+        PageTooLarge: if one is over the limit.
         NavigationFailed, EgressDenied: if the page is none that was allowed.
     """
     wanted = {name: _BOUNDED % (limit_bytes, EXPRESSIONS[name]) for name in dict.fromkeys(("title", *names))}
@@ -66,7 +66,7 @@ async def texts(page: Page, names: Sequence[str], limit_bytes: int) -> dict[str,
     for name in wanted:
         given = seen.setdefault(name, "")
         if isinstance(given, Mapping) or len(given.encode()) > limit_bytes:
-            raise BodyTooLarge(f"the page's {name}", limit_bytes)
+            raise PageTooLarge(f"the page's {name}", limit_bytes)
     return {name: Text(value) if name in names else value for name, value in seen.items()}
 
 

@@ -36,7 +36,7 @@ class Holder(Protocol):
 
 @dataclass(eq=False)
 class Session:
-    """One session. `leases` holds its slots of the cluster's limits."""
+    """One session. `leases` holds each tab's slot of the cluster's limits."""
 
     id: str
     tenant: str | None
@@ -46,11 +46,12 @@ class Session:
     instance: Instance
     context: str | None
     owns_instance: bool
-    leases: ExitStack
     tabs: dict[str, Page] = field(default_factory=dict)
     locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+    leases: dict[str, ExitStack] = field(default_factory=dict)
     extensions: list[str] = field(default_factory=list)
     busy: int = 0
+    entered: bool = False
     opened_at: float = field(default_factory=time.monotonic)
     used_at: float = field(default_factory=time.monotonic)
 
@@ -70,7 +71,7 @@ class Sessions:
         """Take up a session whose first page is open; give the tab's id."""
         await emulate(page, session.given, session.viewport, bound.operation)
         await page.record_console()
-        self.all[session.id] = session
+        self.all[session.id], session.entered = session, True
         self._pool.happened("sessions_opened")
         return self._enter(session, page)
 
@@ -81,6 +82,17 @@ class Sessions:
     def forget_id(self, session_id: str) -> None:
         """Undo `new_id`."""
         self._holder.release(session_id)
+
+    def keep(self, session: Session, name: str, leases: ExitStack) -> None:
+        """Hand a tab's slot of the limits over to it.
+
+        Raises:
+            SessionMissing: if the session has ended meanwhile; the slot stays the caller's.
+        """
+        if name not in session.tabs:
+            self.get(session.id)
+            raise TabMissing(session.id, name)
+        session.leases[name] = leases.pop_all()
 
     def get(self, session_id: str) -> Session:
         """Give a session.
@@ -125,8 +137,12 @@ class Sessions:
         try:
             page = await self._pool.open(session.instance, session.context)
         except BaseException:
-            await self._pool.unreserve(session.tenant)
+            self._pool.unreserve(session.tenant)
             raise
+        if self.all.get(session.id) is not session:  # it ended meanwhile, its context with it
+            await asyncio.shield(self._pool.close_page(page))
+            self._pool.unreserve(session.tenant)
+            self.get(session.id)
         name = self._enter(session, page)
         try:
             await emulate(page, session.given, session.viewport, bound.operation)
@@ -142,8 +158,13 @@ class Sessions:
         if page is None:
             return False
         session.locks.pop(name, None)
-        await self._pool.close_page(page)
-        await self._pool.unreserve(session.tenant)
+        lease = session.leases.pop(name, None)
+        try:
+            await self._pool.close_page(page)
+        finally:
+            self._pool.unreserve(session.tenant)
+            if lease is not None:
+                await asyncio.to_thread(lease.close)
         return True
 
     async def close(self, session_id: str, reason: str) -> bool:
@@ -160,9 +181,11 @@ class Sessions:
             await self._end(session, tabs)
         finally:
             for _ in tabs:
-                await self._pool.unreserve(session.tenant)
+                self._pool.unreserve(session.tenant)
             self._holder.release(session.id)
-            await asyncio.to_thread(session.leases.close)
+            leases, session.leases = [*session.leases.values()], {}
+            for each in leases:
+                await asyncio.to_thread(each.close)
         return True
 
     async def close_all(self) -> None:

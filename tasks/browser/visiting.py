@@ -124,16 +124,15 @@ async def opened(
             instance=page.instance,
             context=page.context,
             owns_instance=call.extensions,
-            leases=ExitStack(),
         )
         try:
             tab = await sessions.open(page, session, bound)
             if call.context.cookies:
                 await _set_cookies(page, call.context.cookies, None, call.OPERATION)
+            sessions.keep(session, tab, leases)
         except BaseException:
             await asyncio.shield(_given_up(pool, sessions, session, page))
             raise
-        session.leases.push(leases.pop_all())
         return contracts.Opened(session.id, tab)
 
 
@@ -148,17 +147,18 @@ async def _own_page(pool: Pool, call: contracts.Open, bound: Bound) -> Page:
             await asyncio.shield(pool.end(instance))
             raise
     except BaseException:
-        await pool.unreserve(call.tenant)
+        pool.unreserve(call.tenant)
         raise
 
 
 async def _given_up(pool: Pool, sessions: Sessions, session: Session, page: Page) -> None:
-    if await sessions.close(session.id, "it could not be opened"):
+    if session.entered:
+        await sessions.close(session.id, "it could not be opened")
         return
     sessions.forget_id(session.id)
     if session.owns_instance:
         await pool.end(session.instance)
-        await pool.unreserve(session.tenant)
+        pool.unreserve(session.tenant)
     else:
         await pool.give_back(page, session.tenant)
 
@@ -181,9 +181,8 @@ async def tenant(sessions: Sessions, session_id: str) -> str | None:
 async def tab_opened(
     sessions: Sessions, call: contracts.OpenTab, leases: ExitStack, bound: Bound
 ) -> contracts.Navigated:
-    """Open one more tab; its lease is kept with the session's."""
+    """Open one more tab; its lease is its own from then on."""
     session = sessions.get(call.id)
-    session.leases.push(leases.pop_all())
     session.busy += 1
     try:
         async with bound.running():
@@ -193,10 +192,12 @@ async def tab_opened(
                     if call.url is not None:
                         await page.load(call.url)
                         await page.wait()
-                    return await _navigated(name, page)
+                    opened = await _navigated(name, page)
             except BaseException:
                 await asyncio.shield(sessions.close_tab(session, name))
                 raise
+            sessions.keep(session, name, leases)
+            return opened
     finally:
         session.busy -= 1
 
@@ -335,14 +336,13 @@ async def extension_loaded(
     try:
         async with bound.running():
             instance = session.instance
-            folder = await asyncio.to_thread(extensions.laid_down, archive, instance.home, instance.owner)
+            folder, name = await asyncio.to_thread(extensions.laid_down, archive, instance.home, instance.owner)
             try:
                 reply = await instance.devtools.call("Extensions.loadUnpacked", {"path": str(folder)})
             except ProtocolError as failure:
                 raise InvalidExtension(str(failure).replace(str(folder), "it")) from None
             session.extensions.append(reply["id"])
             pool.happened("extensions_loaded")
-            manifest = json.loads((folder / extensions.MANIFEST).read_bytes())
-            return contracts.ExtensionLoaded(reply["id"], str(manifest.get("name", "")))
+            return contracts.ExtensionLoaded(reply["id"], name)
     finally:
         session.busy -= 1
