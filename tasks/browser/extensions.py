@@ -49,8 +49,9 @@ def laid_down(archive: bytes, home: Path, owner: tuple[int, int] | None) -> tupl
     folder = f"extension-{secrets.token_hex(8)}"
     try:
         with ExitStack() as held:
-            at = _entered(held, os.open(home, _DIRECTORY), folder, owner)
-            held.callback(os.close, at)
+            beneath = os.open(home, _DIRECTORY)
+            held.callback(os.close, beneath)
+            at = _entered(held, beneath, folder, owner)
             for path, body in files.items():
                 _write(at, path, body, owner)
     except OSError as failure:
@@ -61,13 +62,10 @@ def laid_down(archive: bytes, home: Path, owner: tuple[int, int] | None) -> tupl
 def _write(top: int, path: PurePosixPath, body: bytes, owner: tuple[int, int] | None) -> None:
     """Write a file by descriptors: the directory is Chromium's, which could put links in our way."""
     with ExitStack() as held:
-        at = os.dup(top)
-        try:
-            for part in path.parent.parts:
-                at = _entered(held, at, part, owner)
-            number = os.open(path.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=at)
-        finally:
-            held.callback(os.close, at)
+        at = top
+        for part in path.parent.parts:
+            at = _entered(held, at, part, owner)
+        number = os.open(path.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=at)
         with os.fdopen(number, "wb") as file:
             file.write(body)
             if owner is not None:
@@ -75,11 +73,11 @@ def _write(top: int, path: PurePosixPath, body: bytes, owner: tuple[int, int] | 
 
 
 def _entered(held: ExitStack, at: int, name: str, owner: tuple[int, int] | None) -> int:
-    """Make a directory if there is none, and open it; what was open is closed with `held`."""
-    held.callback(os.close, at)
+    """Make a directory if there is none, and open it until `held` ends."""
     with suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=at)
     found = os.open(name, _DIRECTORY, dir_fd=at)
+    held.callback(os.close, found)
     if owner is not None:
         os.fchown(found, *owner)
     return found

@@ -202,14 +202,27 @@ class Page:
 
     async def moment(self) -> bytes | None:
         """Draw the page as it is, for an error; None if that takes over `MOMENT_S`, or cannot be done."""
-        with suppress(ProtocolError, GaiaError):
-            for _ in range(2):
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(MOMENT_S / 2):
+        if (picture := await self._drawn_within(MOMENT_S / 2)) is not None or self.crashed:
+            return picture
+        # A script that never returns lets nothing be drawn; a timer would begin it anew.
+        self._let_scripts(run=False)
+        try:
+            self.instance.devtools.tell("Runtime.terminateExecution", {}, self._session)
+            return await self._drawn_within(MOMENT_S / 2)
+        finally:
+            self._let_scripts(run=True)
+
+    def _let_scripts(self, *, run: bool) -> None:
+        self.instance.devtools.tell("Emulation.setScriptExecutionDisabled", {"value": not run}, self._session)
+
+    async def _drawn_within(self, seconds: float) -> bytes | None:
+        with suppress(TimeoutError, GaiaError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    with suppress(ProtocolError):  # another page is just taking its place
                         reply = await self.call("Page.captureScreenshot", {"format": "jpeg", "quality": 60})
                         return base64.b64decode(reply["data"])
-                # A script that never returns lets nothing be drawn.
-                self.instance.devtools.tell("Runtime.terminateExecution", {}, self._session)
+                    await asyncio.sleep(AGAIN_S)
         return None
 
     def failure(self, reason: str) -> GaiaError:

@@ -16,6 +16,8 @@ from gaia.errors import (
     NavigationFailed,
     PageCrashed,
     PageTimedOut,
+    PageTooLarge,
+    ScriptFailed,
     StepFailed,
     picture_of,
 )
@@ -76,6 +78,66 @@ def test_a_failed_step_leaves_a_picture(take: Take) -> None:
     assert picture_of(error) is not None
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "for (;;);",
+        "for (;;) alert(1)",
+        "setInterval(() => { const end = Date.now() + 9e9; while (Date.now() < end); })",
+    ],
+)
+def test_a_script_that_never_returns_leaves_a_picture(take: Take, script: str) -> None:
+    error = failing(take, html=f"<h1>here</h1><script>onload = () => {{ {script} }}</script>", timeout_s=1)
+    assert isinstance(error, PageTimedOut)
+    assert picture_of(error) is not None
+
+
+def test_a_load_that_never_ends_leaves_a_picture(take: Take, site: Site) -> None:
+    def hang(_: Any, __: Any) -> None:
+        site.stopped.wait(30)
+
+    site.routes |= {"/": reply(b"<h1>here</h1><img src=/slow>", 200, HTML), "/slow": hang}
+    error = failing(take, url=site.url(), timeout_s=1)
+    assert isinstance(error, PageTimedOut)
+    assert picture_of(error) is not None
+    site.stopped.set()
+
+
+def test_a_host_that_cannot_be_reached_leaves_a_picture(take: Take, dialler: Any) -> None:
+    with Site() as gone:
+        port = gone.port
+    dialler.ports.add(port)
+    error = failing(take, url=f"http://127.0.0.1:{port}/")
+    dialler.ports.discard(port)
+    assert isinstance(error, NavigationFailed)
+    assert picture_of(error) is not None
+
+
+def test_a_script_of_the_caller_that_fails_leaves_a_picture(service: BrowserService) -> None:
+    scope = Scope.lasting(60, operation="browser.evaluate")
+    session = service.open(b.Open(), scope).id
+    for expression, kind in (("throw new Error('no')", ScriptFailed), ("for (;;);", PageTimedOut)):
+        with pytest.raises(kind) as caught:
+            service.evaluate(b.Evaluate(session, expression, timeout_s=0.5), scope)
+        assert picture_of(caught.value) is not None
+    assert service.evaluate(b.Evaluate(session, "1"), scope).value == 1
+    service.close_session(b.Close(session), scope)
+
+
+def test_a_value_too_large_for_a_reply_fails_its_caller_and_no_other_tab(
+    service: BrowserService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.browser.devtools.MAX_MESSAGE_BYTES", 1024**2)
+    scope = Scope.lasting(60, operation="browser.evaluate")
+    sessions = [service.open(b.Open(), scope).id for _ in range(2)]
+    with pytest.raises(BodyTooLarge):
+        service.evaluate(b.Evaluate(sessions[0], "'x'.repeat(2e6)"), scope)
+    service.evaluate(b.Evaluate(sessions[0], "console.log('x'.repeat(2e6))"), scope)
+    assert [service.evaluate(b.Evaluate(each, "1"), scope).value for each in sessions] == [1, 1]
+    for each in sessions:
+        service.close_session(b.Close(each), scope)
+
+
 def test_a_page_that_takes_too_much_memory_crashes(take: Take) -> None:
     script = "onload = () => { const all = []; for (;;) all.push(new Float64Array(1e6).fill(1)) }"
     assert isinstance(failing(take, html=f"<script>{script}</script>", timeout_s=60), PageCrashed)
@@ -90,7 +152,9 @@ def test_memory_outside_of_the_scripts_heap_counts(take: Take, service: BrowserS
 
 def test_a_text_over_the_limit_is_refused_inside_the_page(take: Take, site: Site) -> None:
     site.routes["/"] = reply(b"<p hidden>" + b"x" * 5_000_000, 200, HTML)
-    assert isinstance(failing(take, url=site.url(), formats=("html",)), BodyTooLarge)
+    error = failing(take, url=site.url(), formats=("html",))
+    assert isinstance(error, PageTooLarge)
+    assert picture_of(error) is not None
     assert take(url=site.url(), formats=("png",)).png
 
 
@@ -155,6 +219,18 @@ def test_a_page_used_again_keeps_nothing(take: Take, site: Site, service: Browse
     take(**fields, tenant="another")
     assert service.pool.counters["reused"] == reused + 1
     service.loop.post(_emptied(service), 10)
+
+
+def test_a_page_with_frames_of_another_origin_is_not_used_again(
+    take: Take, site: Site, service: BrowserService
+) -> None:
+    site.routes |= {
+        "/": reply(f"<iframe src={site.url('/frame', 'other.test')}></iframe>".encode(), 200, HTML),
+        "/frame": reply(b"<script>localStorage.x = 1</script>", 200, HTML),
+    }
+    before = service.pool.gauges()["idle_tabs"]
+    take(url=site.url("/", "first.test"), isolation="reuse", formats=("text",))
+    assert service.pool.gauges()["idle_tabs"] == before
 
 
 async def _emptied(service: BrowserService) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gaia.errors import BrowserUnavailable
+from gaia.errors import BodyTooLarge, BrowserUnavailable
 from tasks.browser import devtools as module
 from tasks.browser.devtools import DevTools, ProtocolError, SessionClosed
 
@@ -146,13 +146,19 @@ def test_a_caller_that_gave_up_disturbs_nobody() -> None:
     playing(play)
 
 
-def test_a_reply_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reply_over_the_bound_fails_its_caller_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_MESSAGE_BYTES", 1000)
 
     async def play(peer: Peer) -> None:
-        future = peer.devtools.call("A.b")
-        peer.writer.write(b"x" * 5000)
-        with pytest.raises(BrowserUnavailable):
-            await future
+        futures = [peer.devtools.call("A.b"), peer.devtools.call("A.c")]
+        first, second = [(await peer.asked())["id"] for _ in futures]
+        peer.writer.write(b'{"id":%d,"result":{"a":"' % first + b"x" * 5000)
+        with pytest.raises(BodyTooLarge):
+            await futures[0]
+        peer.writer.write(b"x" * 5000 + b'"}}\0')
+        peer.writer.write(b'{"method":"A.happened","params":{"a":"' + b"x" * 5000 + b'"}}\0')
+        peer.say(id=second, result={"z": 1})
+        assert await futures[1] == {"z": 1}
+        assert not peer.devtools.dead
 
     playing(play)

@@ -1,11 +1,16 @@
 """Sessions in a real Chromium: tabs, steps, scripts, cookies, extensions, and how they end."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import shutil
+import socket
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +26,9 @@ from gaia.errors import (
     StepFailed,
     TabMissing,
 )
+from tasks.browser import extensions
 from tasks.browser.service import BrowserService
+from tasks.egress.heads import MARK
 from tasks.scope import Scope
 from tests.support.browsers import page_count, running
 from tests.support.waiting import until
@@ -233,13 +240,15 @@ def test_a_place_that_does_not_exist_is_refused_and_nothing_left(service: Browse
 # --- extensions
 
 
-def packed(form: str = "zip", **files: str) -> bytes:
-    manifest = {
-        "manifest_version": 3,
-        "name": "Marker",
-        "version": "1",
-        "content_scripts": [{"matches": ["<all_urls>"], "js": ["mark.js"]}],
-    }
+MANIFEST: dict[str, Any] = {
+    "manifest_version": 3,
+    "name": "Marker",
+    "version": "1",
+    "content_scripts": [{"matches": ["<all_urls>"], "js": ["mark.js"]}],
+}
+
+
+def packed(form: str = "zip", manifest: Any = MANIFEST, **files: str) -> bytes:
     given = {"manifest.json": json.dumps(manifest), "mark.js": "document.documentElement.dataset.mark = 'ran'", **files}
     body = io.BytesIO()
     if form == "zip":
@@ -268,6 +277,8 @@ def test_an_extension_runs_and_a_bad_one_is_refused(service: BrowserService, sit
         b"no archive",
         packed(**{"manifest.json": "{"}),
         packed(**{"../x": ""}),
+        packed(manifest=MANIFEST | {"permissions": ["storage", "proxy"]}),
+        packed(manifest=MANIFEST | {"optional_permissions": ["debugger"]}),
         packed(**{"manifest.json": '{"manifest_version": 3}'}),
     ):
         with pytest.raises(InvalidExtension):
@@ -277,6 +288,52 @@ def test_an_extension_runs_and_a_bad_one_is_refused(service: BrowserService, sit
     service.close_session(b.Close(session), scope())
     assert instance.dead
     assert not instance.home.exists()
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no full Chromium: gaia chromium --install --full")
+def test_an_extension_reaches_no_more_than_a_page(service: BrowserService, site: Site, dialler: Any) -> None:
+    site.routes["/"] = reply(b"<p>x", 200, HTML)
+    with socket.create_server(("127.0.0.1", 0)) as inside:
+        inside.setblocking(False)
+        port = inside.getsockname()[1]
+        fetching = (
+            f"const tried = fetch('http://127.0.0.1:{port}/').then(found => found.headers.get('{MARK}') ?? 'reached');"
+        )
+        answering = "chrome.runtime.onMessage.addListener((_, __, say) => { tried.then(say); return true });"
+        background = fetching + answering
+        mark = "chrome.runtime.sendMessage(1).then(said => { document.documentElement.dataset.mark = said; });"
+        manifest = MANIFEST | {"host_permissions": ["<all_urls>"], "background": {"service_worker": "back.js"}}
+        session = service.open(b.Open(extensions=True), scope()).id
+        archive = packed(manifest=manifest, **{"back.js": background, "mark.js": mark})
+        service.load_extension(b.LoadExtension(session, archive), scope())
+        service.navigate(b.Navigate(session, site.url(), wait_for="[data-mark]"), scope())
+        assert script(service, session, "document.documentElement.dataset.mark") == "denied"
+        assert ("127.0.0.1", port) in dialler.asked
+        with pytest.raises(BlockingIOError):
+            inside.accept()
+    service.close_session(b.Close(session), scope())
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, lzma.compress, bz2.compress])
+def test_an_archive_that_grows_without_bound_is_refused(tmp_path: Path, compress: Any) -> None:
+    # The name of a member: read whole by the reader of archives, and counted by nobody.
+    head = tarfile.TarInfo("././@LongLink")
+    head.type, head.size = tarfile.GNUTYPE_LONGNAME, 100 * 1024**2
+    with pytest.raises(InvalidExtension, match="over"):
+        extensions.laid_down(compress(head.tobuf(tarfile.GNU_FORMAT) + bytes(head.size)), tmp_path, None)
+
+
+def test_a_link_in_the_browsers_own_directory_leads_no_file_out_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, outside = tmp_path / "home", tmp_path / "outside"
+    home.mkdir()
+    outside.mkdir()
+    monkeypatch.setattr(extensions.secrets, "token_hex", lambda _: "known")
+    (home / "extension-known").symlink_to(outside)
+    with pytest.raises(InvalidExtension):
+        extensions.laid_down(packed(), home, None)
+    assert not list(outside.iterdir())
 
 
 def test_a_session_without_extensions_takes_none(service: BrowserService, session: str) -> None:
