@@ -3,7 +3,8 @@
 `.venv/bin/python benchmarks/browser/run.py --modules DIR --playwright PYTHON`, three minutes: DIR holds
 `node_modules` with puppeteer-cluster and puppeteer-core, PYTHON has playwright. Peers whose
 place is not given are left out.
-`--hold 100 1000` opens 100 instances and 1000 tabs instead, as far as memory allows, and says what was reached.
+`--hold 100 1000` opens 100 instances and 1000 tabs instead, as far as memory and `--processes` (about 1700 are needed)
+allow, and says what was reached and what stopped it.
 """
 
 import argparse
@@ -39,6 +40,7 @@ HERE = Path(__file__).parent
 ROWS = "".join(f"<tr><td>{n}</td><td>name {n}</td><td>{n * n}</td></tr>" for n in range(300))
 PAGE = f"<!doctype html><title>Table</title><table>{ROWS}</table>".encode()
 FREE_BYTES = 2 * 1024**3
+A_START = 8  # processes that one more browser with a tab brings
 
 
 class Loopback:
@@ -160,27 +162,41 @@ def pss_bytes(found: BrowserService) -> int:
     return total
 
 
-def hold(instances: int, tabs: int) -> None:
+def processes(found: BrowserService) -> int:
+    """Count what runs under all browsers, their shells included."""
+    return sum(1 + len(psutil.Process(each.pid).children(recursive=True)) for each in found.pool.instances)
+
+
+def obstacle(found: BrowserService, most: int) -> str:
+    """Say why no more can be opened, "" if nothing is in the way."""
+    if psutil.virtual_memory().available <= FREE_BYTES:
+        return f"less than {FREE_BYTES / 1e9:.1f} GB of memory are free"
+    return f"{processes(found)} processes run, {most} may" if processes(found) + A_START > most else ""
+
+
+def hold(instances: int, tabs: int, most: int) -> None:
     """Open as many as memory allows, each tab with the page of the benchmark, and say what was reached."""
     per = -(-tabs // instances)
     settings = Browser(max_instances=instances, max_tabs=tabs, tabs_per_instance=per, max_sessions=tabs, warm_tabs=0)
     with Site() as site, closing(service(settings)) as found:
         site.routes["/"] = reply(PAGE, 200, "Content-Type: text/html")
-        began, opened = time.perf_counter(), 0
+        began, opened, stopped = time.perf_counter(), 0, ""
         try:
-            while opened < tabs and psutil.virtual_memory().available > FREE_BYTES:
+            while opened < tabs and not (stopped := obstacle(found, most)):
                 session = found.open(browser.Open(idle_s=3600), scope()).id
                 found.navigate(browser.Navigate(session, site.url()), scope())
                 opened += 1
         except GaiaError as failure:
-            print(f"stopped: {failure}")
+            stopped = str(failure)
         live = sum(
             1 for each in [*found.sessions.all] if found.evaluate(browser.Evaluate(each, "1"), scope()).value == 1
         )
-        held = pss_bytes(found)
+        held, many = pss_bytes(found), processes(found)
+        print(f"stopped: {stopped}" if stopped else "nothing stopped it")
         print(
             f"{len(found.pool.instances)} instances, {opened} tabs opened, {live} answered, in "
-            f"{time.perf_counter() - began:.0f} s; {held / 1e9:.2f} GB PSS, {held / max(1, opened) / 1e6:.1f} MB a tab"
+            f"{time.perf_counter() - began:.0f} s; {held / 1e9:.2f} GB PSS, {held / max(1, opened) / 1e6:.1f} MB a "
+            f"tab, {many} processes"
         )
 
 
@@ -193,9 +209,10 @@ def main() -> None:
     parser.add_argument("--modules")
     parser.add_argument("--playwright")
     parser.add_argument("--hold", nargs=2, type=int, metavar=("INSTANCES", "TABS"))
+    parser.add_argument("--processes", type=int, default=4000, help="stop before there are more of Chromium's")
     options = parser.parse_args()
     if options.hold:
-        hold(*options.hold)
+        hold(*options.hold, options.processes)
         return
     acquire()
     compare(options)
