@@ -72,8 +72,15 @@ def install_full(say: Say) -> Path:
     """
     with suppress(NotConfigured):
         return find_full(None)
-    _with_apt(say, _PACKAGES[1:])
-    return find_full(None)
+    if _with_apt(say, _PACKAGES[1:]):
+        with suppress(NotConfigured):
+            return find_full(None)
+    command = f"apt-get update && apt-get install -y {_PACKAGES[1]}"
+    raise NotConfigured(
+        FULL_SETTING,
+        f"a full Chromium could not be installed. On Debian or Ubuntu type, as root: {command}. "
+        f"Elsewhere install Chromium, and set {FULL_SETTING} to its path unless it is on the PATH",
+    )
 
 
 def install(say: Say) -> Path:

@@ -13,7 +13,6 @@ from contextlib import suppress
 from typing import Any, Final
 
 from gaia.errors import BodyTooLarge, BrowserUnavailable
-from tasks import metrics
 
 MAX_MESSAGE_BYTES: Final = 128 * 1024 * 1024
 """A larger reply is `BodyTooLarge` to its caller, a larger event is dropped: the worker must not run out of memory for
@@ -45,6 +44,7 @@ class DevTools(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._size_bytes = 0
         self.dead = False
+        self.on_refusal: Callable[[], None] = lambda: None
 
     def listen(self, session: str, listener: Listener) -> None:
         """Send the events of a session to the listener."""
@@ -138,7 +138,7 @@ class DevTools(asyncio.Protocol):
         if future is None or future.done():
             return  # its caller has given up
         if "error" in message:
-            metrics.BROWSER_EVENTS.labels("protocol_errors").inc()
+            self.on_refusal()
             future.set_exception(ProtocolError(message["error"].get("message", "")))
         else:
             future.set_result(message.get("result", {}))

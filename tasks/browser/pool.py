@@ -31,6 +31,11 @@ IDLE_S: Final = 120.0
 
 log = logging.getLogger(__name__)
 
+EVENTS: Final = (
+    *("launches", "recycled", "browser_crashes", "tab_crashes", "tabs_opened", "reused", "warm", "retries"),
+    *("sessions_opened", "sessions_expired", "extensions_loaded", "protocol_errors", "over_memory"),
+)
+
 Launch = Callable[[int | None], Awaitable[Instance]]
 """Starts a browser; given a proxy's port, one that can load extensions."""
 
@@ -46,8 +51,9 @@ class Pool:
         self.instances: list[Instance] = []
         self.used = 0
         self.by_tenant: Counter[str | None] = Counter()
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter(dict.fromkeys(EVENTS, 0))
         self.peaks: Counter[str] = Counter()
+        self.sessions: Callable[[], int] = lambda: 0
         self.each_look: list[Callable[[], Awaitable[None]]] = []
         self._warm: list[Page] = []
         self._idle: defaultdict[str | None, list[Page]] = defaultdict(list)
@@ -193,6 +199,7 @@ class Pool:
             "warm_tabs": len(self._warm),
             "idle_tabs": idle,
             "memory_bytes": held,
+            "sessions": self.sessions(),
         }
 
     # --- inside
@@ -280,6 +287,7 @@ class Pool:
         instance.born_at = instance.idle_since = self.clock()
         self.instances.append(instance)
         instance.on_end = lambda: self._ended(instance)
+        instance.devtools.on_refusal = lambda: self.happened("protocol_errors")
         instance.on_crash = lambda _: self.happened("tab_crashes")
         self._count()
 

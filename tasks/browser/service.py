@@ -173,8 +173,7 @@ class BrowserService:
     def stats(self, call: contracts.Stats, scope: Scope) -> contracts.StatsSeen:
         """Count."""
         del call, scope
-        gauges = self.pool.gauges() | {"sessions": len(self.sessions.all)}
-        return contracts.StatsSeen(dict(self.pool.counters), gauges, dict(self.pool.peaks))
+        return contracts.StatsSeen(dict(self.pool.counters), self.pool.gauges(), dict(self.pool.peaks))
 
     def health(self, call: contracts.Health, scope: Scope) -> contracts.HealthSeen:
         """Open a blank page, and say whether that worked."""

@@ -65,6 +65,7 @@ class Sessions:
         self._holder = holder
         self._ended: dict[str, str] = {}
         self.all: dict[str, Session] = {}
+        pool.sessions = lambda: len(self.all)
         pool.each_look.append(self.expire)
 
     async def open(self, page: Page, session: Session, bound: Bound) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from config import settings as config
 from gaia.contracts import browser as b
-from gaia.errors import SessionMissing
+from gaia.errors import InvalidCall, SessionMissing
 from gaia.store.limits import Limit
 from tasks.browser.service import BrowserService
 from tasks.limits.cluster import Limits
@@ -242,6 +242,25 @@ def test_a_tab_opened_while_its_session_is_closed_leaves_nothing(make: Make) -> 
     assert gauge(service, "tabs") == 0
     for _ in range(2):
         service.open(b.Open(), scope())
+
+
+# --- what is counted
+
+
+def test_stats_count_what_happened_and_what_there_is(make: Make) -> None:
+    service = make()
+    assert service.stats(b.Stats(), scope()).counters["launches"] == 0
+    session = service.open(b.Open(), scope()).id
+    with pytest.raises(InvalidCall):
+        service.open(b.Open(context=b.Context(timezone="Mars/Base")), scope())
+    seen = service.stats(b.Stats(), scope())
+    assert (
+        seen.counters | {"launches": 1, "sessions_opened": 1, "tabs_opened": 2, "protocol_errors": 1} == seen.counters
+    )
+    assert seen.gauges | {"instances": 1, "tabs": 1, "sessions": 1} == seen.gauges
+    service.close_session(b.Close(session), scope())
+    assert service.stats(b.Stats(), scope()).gauges["sessions"] == 0
+    until(lambda: service.stats(b.Stats(), scope()).peaks["tabs"] == 2)
 
 
 # --- the sandbox
