@@ -197,7 +197,7 @@ class Browser(Section):
     full_chromium: Text | None = None
     """Path of a full Chromium, for sessions with extensions. By default the first found on the PATH."""
     max_instances: int = Field(default=4, ge=1, le=200)
-    """Browsers at once in one worker."""
+    """Browsers at once in one worker. Sessions with extensions have one each, and leave one for all others."""
     tabs_per_instance: int = Field(default=50, ge=1, le=200)
     """Tabs of one browser; one more starts another browser."""
     max_tabs: int = Field(default=200, ge=1, le=10_000)

@@ -2,11 +2,11 @@
 
 import bz2
 import gzip
+import hashlib
 import io
 import json
 import lzma
 import os
-import secrets
 import tarfile
 import zipfile
 import zlib
@@ -18,6 +18,8 @@ from typing import Any, Final
 from gaia.errors import InvalidExtension
 
 MAX_FILES: Final = 5000
+MAX_EXTENSIONS: Final = 32
+"""Of one session."""
 MAX_BYTES: Final = 64 * 1024 * 1024
 MANIFEST: Final = "manifest.json"
 NAME_CHARACTERS: Final = 200
@@ -33,8 +35,31 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _OPENERS: Final[dict[bytes, Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
-def laid_down(archive: bytes, home: Path, owner: tuple[int, int] | None) -> tuple[Path, str]:
-    """Unpack into a new directory beneath `home`, which belongs to `owner`; give where the manifest lies, and its name.
+def prepare(home: Path, owner: tuple[int, int] | None) -> None:
+    """Tell a Chromium that is yet to start that the extensions of it may not read files, as unpacked ones else may.
+
+    It takes the identity of an unpacked extension from its path, so the paths are settled now.
+    """
+    denied = {identity(home / _folder(number)): {"newAllowFileAccess": False} for number in range(MAX_EXTENSIONS)}
+    settings = json.dumps({"extensions": {"settings": denied}}).encode()
+    with ExitStack() as held:
+        beneath = os.open(home, _DIRECTORY)
+        held.callback(os.close, beneath)
+        _write(beneath, PurePosixPath("Default/Preferences"), settings, owner)
+
+
+def _folder(number: int) -> str:
+    return f"extension-{number}"
+
+
+def identity(path: Path) -> str:
+    """Give Chromium's id of an unpacked extension without a key: the SHA-256 of its path, in letters from a to p."""
+    digest = hashlib.sha256(os.fsencode(path.parent.resolve() / path.name)).hexdigest()[:32]
+    return digest.translate(str.maketrans("0123456789abcdef", "abcdefghijklmnop"))
+
+
+def laid_down(archive: bytes, home: Path, owner: tuple[int, int] | None, number: int) -> tuple[Path, str]:
+    """Unpack into a directory beneath `home`, which belongs to `owner`; give it, and the extension's name.
 
     Raises:
         InvalidExtension: if the archive is none, leaves its directory, is too large, has no manifest, or asks for what
@@ -45,8 +70,10 @@ def laid_down(archive: bytes, home: Path, owner: tuple[int, int] | None) -> tupl
     if not manifests:
         raise InvalidExtension(f"there is no {MANIFEST} at its top or in its only folder")
     top = min(manifests, key=lambda each: len(each.parts)).parent
-    name = _checked_manifest(files[top / MANIFEST])
-    folder = f"extension-{secrets.token_hex(8)}"
+    manifest = _checked_manifest(files[top / MANIFEST])
+    files = {path.relative_to(top): body for path, body in files.items() if path.is_relative_to(top)}
+    files[PurePosixPath(MANIFEST)] = json.dumps(manifest).encode()
+    folder = _folder(number)
     try:
         with ExitStack() as held:
             beneath = os.open(home, _DIRECTORY)
@@ -56,7 +83,7 @@ def laid_down(archive: bytes, home: Path, owner: tuple[int, int] | None) -> tupl
                 _write(at, path, body, owner)
     except OSError as failure:
         raise InvalidExtension(f"it cannot be written: {failure.strerror}") from None
-    return home / folder / top, name
+    return home / folder, str(manifest.get("name", ""))[:NAME_CHARACTERS]
 
 
 def _write(top: int, path: PurePosixPath, body: bytes, owner: tuple[int, int] | None) -> None:
@@ -83,7 +110,7 @@ def _entered(held: ExitStack, at: int, name: str, owner: tuple[int, int] | None)
     return found
 
 
-def _checked_manifest(body: bytes) -> str:
+def _checked_manifest(body: bytes) -> dict[str, Any]:
     try:
         found: Any = json.loads(body)
     except (ValueError, RecursionError):
@@ -95,7 +122,8 @@ def _checked_manifest(body: bytes) -> str:
         barred = [each for each in asked if each in BARRED] if isinstance(asked, list) else []
         if barred:
             raise InvalidExtension(f"it asks for the permission {barred[0]!r}, which no extension has here")
-    return str(found.get("name", ""))[:NAME_CHARACTERS]
+    # With a key of its own it would have another identity than the one that may read no files.
+    return {name: value for name, value in found.items() if name != "key"}
 
 
 def _entries(archive: bytes) -> Iterator[tuple[PurePosixPath, bytes]]:

@@ -12,13 +12,14 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
 
 from config.settings import Browser
 from gaia.errors import BrowserUnavailable, NotConfigured
+from tasks.browser import extensions
 from tasks.browser.devtools import DevTools, ProtocolError, Reply
 from tasks.browser.profile import Profile
 
@@ -84,6 +85,8 @@ class Instance:
         self._sessions: dict[str, str] = {}
         self._profile = Profile(self._owner)
         self.home = self._profile.path
+        if extensions_proxy is not None:
+            extensions.prepare(self.home, self._owner)
         self.owner = self._owner
         self.pid = 0
         self.version = ""
@@ -91,6 +94,7 @@ class Instance:
         self.devtools = DevTools(self._on_event)
         self.on_crash: Callable[[str], None] = lambda _: None
         self.on_end: Callable[[], None] = lambda: None
+        self._expected = 0
         self.tabs = 0
         self.served = 0
         self.memory_bytes = 0
@@ -146,6 +150,18 @@ class Instance:
         """Release the session when its page is gone."""
         self._sessions[target] = session
 
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Let a page be created inside the block; another is closed where extensions could open any number."""
+        self._expected += 1
+        try:
+            yield
+        finally:
+            self._expected -= 1
+
+    def _unasked(self, target: Reply) -> bool:
+        return bool(target.get("openerId")) or (self.owned and not self._expected)
+
     def forget(self, target: str) -> None:
         """Undo `watch`."""
         self._sessions.pop(target, None)
@@ -195,8 +211,8 @@ class Instance:
 
     def _on_event(self, method: str, parameters: Reply) -> None:
         match method:
-            case "Target.targetCreated" if parameters["targetInfo"].get("openerId"):
-                # A pop-up, of a Chromium that does not know the flag against them.
+            case "Target.targetCreated" if self._unasked(parameters["targetInfo"]):
+                # A pop-up, of a Chromium that does not know the flag against them, or the tab of an extension.
                 self.devtools.tell("Target.closeTarget", {"targetId": parameters["targetInfo"]["targetId"]})
             case "Target.targetCrashed" | "Target.targetDestroyed":
                 session = self._sessions.pop(parameters["targetId"], None)

@@ -22,6 +22,8 @@ QUIET_S: Final = 0.5
 MOMENT_S: Final = 2.0
 CONSOLE_LINES: Final = 1000
 CONSOLE_CHARACTERS: Final = 1024
+UNKNOWN_WORLD: Final = "uniqueContextId not found"
+OF_THE_WEB: Final = frozenset({"http", "https", "about", "data", "blob", "chrome-error"})
 MANY_ORIGINS: Final = 8
 """No more are remembered: a page of more than one is not used again."""
 
@@ -65,6 +67,7 @@ class Page:
         self.target = ""
         self.scale = 1.0
         self.rested_at = 0.0
+        self._world: tuple[str, str] | None = None
         self.user_agent = instance.user_agent
         self.major_version = instance.version.partition("/")[2].partition(".")[0]
         self._proxy = proxy
@@ -78,6 +81,7 @@ class Page:
         self._requested: dict[str, Any] = {}
         self._answered: dict[str, Any] = {}
         self._broken: str | None = None
+        self._strange = ""
         self._under_way: set[str] = set()
         self._told = Context()
         self._header_origins: set[str] = set()
@@ -91,7 +95,8 @@ class Page:
         """
         devtools = self.instance.devtools
         blank = {"url": "about:blank"} | ({} if self.context is None else {"browserContextId": self.context})
-        self.target = (await devtools.call("Target.createTarget", blank))["targetId"]
+        with self.instance.expecting():
+            self.target = (await devtools.call("Target.createTarget", blank))["targetId"]
         attach = {"targetId": self.target, "flatten": True}
         self._session = (await devtools.call("Target.attachToTarget", attach))["sessionId"]
         devtools.listen(self._session, self._on_event)
@@ -148,6 +153,7 @@ class Page:
         parts = urlsplit(url)
         self._header_origins.add(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
         self._requested, self._answered, self._broken = {"request": {"url": url}}, {}, None
+        self._strange = ""
         try:
             reply = await self.call("Page.navigate", {"url": url})
         except ProtocolError as failure:
@@ -193,6 +199,29 @@ class Page:
                 return await self.evaluate(expression)
             except ProtocolError:
                 await asyncio.sleep(AGAIN_S)
+
+    async def evaluate_in_its_own(self, expression: str) -> Reply:
+        """Evaluate among the page's own scripts.
+
+        Raises:
+            NavigationFailed: if it is none of the web any more: an extension can lead a tab to pages of the browser,
+                whose scripts may do what no extension may.
+        """
+        given = {"expression": expression, "awaitPromise": True, "returnByValue": True, "userGesture": True}
+        while True:
+            self.check()
+            world = self._world
+            if world is None:
+                await asyncio.sleep(AGAIN_S)  # the next page is just taking its place
+                continue
+            number, origin = world
+            if (scheme := urlsplit(origin).scheme) not in {"http", "https", ""}:
+                raise self.failure(f"it led to a page of the scheme {scheme!r}")
+            try:
+                return await self.call("Runtime.evaluate", {**given, "uniqueContextId": number})
+            except ProtocolError as failure:
+                if UNKNOWN_WORLD not in str(failure) or self._world is world:
+                    raise
 
     async def evaluate(self, expression: str) -> Reply:
         """Evaluate in a world of our own, where the page's scripts cannot have changed what functions do."""
@@ -240,6 +269,8 @@ class Page:
         """Raise if the document that is coming cannot come."""
         if self._broken is not None:
             raise self.failure(self._broken)
+        if self._strange:
+            raise self.failure(f"it led to a page of the scheme {self._strange!r}")
         if self._marked():
             raise self.failure(f"HTTP status {self.status}")
 
@@ -257,7 +288,14 @@ class Page:
                 answer = {"accept": parameters["type"] == "beforeunload"}
                 self.instance.devtools.tell("Page.handleJavaScriptDialog", answer, self._session)
             case "Page.frameNavigated":
-                self._visited(parameters["frame"].get("securityOrigin", ""))
+                self._on_navigated(parameters["frame"])
+            case "Runtime.executionContextsCleared":
+                self._world = None
+            case "Runtime.executionContextCreated":
+                context = parameters["context"]
+                about = context.get("auxData", {})
+                if about.get("isDefault") and about.get("frameId") == self.target:
+                    self._world = context["uniqueId"], context["origin"]
             case "Fetch.requestPaused":
                 self._on_paused(parameters)
             case "Runtime.consoleAPICalled":
@@ -267,6 +305,12 @@ class Page:
                 self._note("error", _thrown(parameters["exceptionDetails"]))
             case _ if method.startswith("Network."):
                 self._on_network(method, parameters)
+
+    def _on_navigated(self, frame: Reply) -> None:
+        self._visited(frame.get("securityOrigin", ""))
+        if frame["id"] == self.target:
+            scheme = urlsplit(frame["url"]).scheme
+            self._strange = "" if scheme in OF_THE_WEB else scheme
 
     def _visited(self, origin: str) -> None:
         if len(self.origins) < MANY_ORIGINS:

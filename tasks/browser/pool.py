@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from config.settings import Browser
-from gaia.errors import BrowserUnavailable, GaiaError
+from gaia.errors import BrowserUnavailable, GaiaError, PoolExhausted
 from tasks import metrics
 from tasks.browser import cleaning, memory
 from tasks.browser.bound import Bound
@@ -50,6 +50,7 @@ class Pool:
         self._proxy = proxy
         self.instances: list[Instance] = []
         self.used = 0
+        self._owned = 0
         self.by_tenant: Counter[str | None] = Counter()
         self.counters: Counter[str] = Counter(dict.fromkeys(EVENTS, 0))
         self.peaks: Counter[str] = Counter()
@@ -127,11 +128,34 @@ class Pool:
         self.behind(tell())
 
     async def own_instance(self) -> Instance:
-        """Start a browser that can load extensions, for one session alone; `end` ends it."""
-        instance = await self._launch(self._proxy().port)
-        self._enter(instance)
+        """Start a browser that can load extensions, for one session alone; `end` ends it.
+
+        Raises:
+            PoolExhausted: if as many run as may: one browser is left for everyone else.
+        """
+        most = self._settings.max_instances - 1
+        if self._owned >= most or not self._room_beside(self._owned):
+            raise PoolExhausted("browsers of one session", most, 0.0)
+        self._owned += 1
+        try:
+            instance = await self._launch(self._proxy().port)
+        except BaseException:
+            self._owned -= 1
+            raise
         instance.retiring = instance.owned = True
+        self._enter(instance)
         return instance
+
+    def _room_beside(self, owned: int) -> bool:
+        """Say whether one more browser may start, one that nobody uses given up for it if need be."""
+        live = [each for each in self.instances if not each.retiring]
+        if owned + len(live) < self._settings.max_instances:
+            return True
+        unused = Counter(id(page.instance) for page in self._unused())
+        spare = next((each for each in live if each.tabs == unused[id(each)]), None)
+        if spare is not None:
+            self._retire(spare)
+        return spare is not None
 
     async def open(self, instance: Instance, context: str | None) -> Page:
         """Open one more page in a context, which binds it to its browser, full or not."""
@@ -172,6 +196,7 @@ class Pool:
         """End a browser."""
         if instance in self.instances:
             self.instances.remove(instance)
+            self._owned -= instance.owned
         self._taken_out(lambda each: each.instance is instance)
         await asyncio.shield(instance.close())
         self._notify()
@@ -262,7 +287,7 @@ class Pool:
                 chosen = max(fit, key=lambda each: each.tabs)
                 chosen.tabs += 1
                 return chosen
-            if self._launching is not None or len(live) < self._settings.max_instances:
+            if self._launching is not None or len(live) + self._owned < self._settings.max_instances:
                 await self._started()
             elif not await self._shed():
                 async with self._changed:

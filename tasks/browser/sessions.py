@@ -50,6 +50,7 @@ class Session:
     locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     leases: dict[str, ExitStack] = field(default_factory=dict)
     extensions: list[str] = field(default_factory=list)
+    next_extension: int = 0
     busy: int = 0
     entered: bool = False
     opened_at: float = field(default_factory=time.monotonic)

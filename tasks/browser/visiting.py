@@ -232,11 +232,10 @@ async def acted(sessions: Sessions, call: contracts.Act, bound: Bound) -> contra
 async def evaluated(sessions: Sessions, call: contracts.Evaluate, bound: Bound) -> contracts.Evaluated:
     """Evaluate among the page's own scripts."""
     async with sessions.using(call.id, call.tab) as (session, name, page):
-        given = {"expression": call.expression, "awaitPromise": True, "returnByValue": True, "userGesture": True}
         try:
             async with bound.running(page), bound.illustrating(page):
                 try:
-                    reply = await page.call("Runtime.evaluate", given)
+                    reply = await page.evaluate_in_its_own(call.expression)
                 except ProtocolError as failure:
                     raise ScriptFailed(str(failure), "") from None
                 if "exceptionDetails" in reply:
@@ -335,12 +334,18 @@ async def extension_loaded(
     session.busy += 1
     try:
         async with bound.running():
-            instance = session.instance
-            folder, name = await asyncio.to_thread(extensions.laid_down, archive, instance.home, instance.owner)
+            instance, number = session.instance, session.next_extension
+            if number >= extensions.MAX_EXTENSIONS:
+                raise InvalidExtension(f"a session takes {extensions.MAX_EXTENSIONS}, loaded or refused")
+            session.next_extension += 1
+            folder, name = await asyncio.to_thread(extensions.laid_down, archive, instance.home, instance.owner, number)
             try:
                 reply = await instance.devtools.call("Extensions.loadUnpacked", {"path": str(folder)})
             except ProtocolError as failure:
                 raise InvalidExtension(str(failure).replace(str(folder), "it")) from None
+            if reply["id"] != extensions.identity(folder):
+                await sessions.close(session.id, "an extension took another identity")
+                raise InvalidExtension("Chromium gave it another identity than the one that may read no files")
             session.extensions.append(reply["id"])
             pool.happened("extensions_loaded")
             return contracts.ExtensionLoaded(reply["id"], name)

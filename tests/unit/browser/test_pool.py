@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
@@ -14,7 +15,7 @@ import pytest
 
 from config import settings as config
 from gaia.contracts import browser as b
-from gaia.errors import InvalidCall, SessionMissing
+from gaia.errors import InvalidCall, PoolExhausted, SessionMissing
 from gaia.store.limits import Limit
 from tasks.browser.service import BrowserService
 from tasks.limits.cluster import Limits
@@ -132,6 +133,20 @@ def test_a_seat_is_free_again_when_its_tab_could_not_be_opened(make: Make) -> No
     instance.devtools.call = failing
     assert take(service, html="next").text == "next"
     until(lambda: instance.tabs == 0)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no full Chromium: gaia chromium --install --full")
+def test_browsers_of_one_session_leave_one_for_all_others(make: Make) -> None:
+    service = make(max_instances=2)
+    take(service, html="x")
+    session = service.open(b.Open(extensions=True), scope()).id
+    with pytest.raises(PoolExhausted):
+        service.open(b.Open(extensions=True), scope())
+    assert take(service, html="next").text == "next"
+    assert gauge(service, "instances") == 2
+    service.close_session(b.Close(session), scope())
+    session = service.open(b.Open(extensions=True), scope()).id
+    service.close_session(b.Close(session), scope())
 
 
 # --- recycling

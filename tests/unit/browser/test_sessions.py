@@ -1,5 +1,6 @@
 """Sessions in a real Chromium: tabs, steps, scripts, cookies, extensions, and how they end."""
 
+import base64
 import bz2
 import gzip
 import io
@@ -19,6 +20,7 @@ from gaia.contracts import browser as b
 from gaia.errors import (
     InvalidCall,
     InvalidExtension,
+    NavigationFailed,
     PageCrashed,
     PageTimedOut,
     ScriptFailed,
@@ -314,25 +316,77 @@ def test_an_extension_reaches_no_more_than_a_page(service: BrowserService, site:
     service.close_session(b.Close(session), scope())
 
 
+ESCAPING = """
+const told = async asked => {
+    const denied = failure => 'denied: ' + failure;
+    if (asked === 'file') return chrome.tabs.create({url: 'file:///etc/passwd'}).then(() => 'opened', denied);
+    if (asked === 'fetch') return fetch('file:///etc/passwd').then(it => it.text(), denied);
+    if (asked === 'open') return chrome.tabs.create({url: 'about:blank#mine'}).then(() => 'opened', denied);
+    const [tab] = await chrome.tabs.query({url: 'http://*/*'});
+    return chrome.tabs.update(tab.id, {url: 'chrome://extensions/'}).then(() => 'led', denied);
+};
+chrome.runtime.onMessage.addListener((asked, __, say) => { told(asked).then(say); return true });
+"""
+RELAYING = """addEventListener('message', event => chrome.runtime.sendMessage(event.data).then(
+    said => { document.documentElement.dataset.said = said; }));
+document.documentElement.dataset.mark = 1;"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no full Chromium: gaia chromium --install --full")
+def test_an_extension_reads_no_file_and_leads_no_script_to_the_browsers_own_pages(
+    service: BrowserService, site: Site
+) -> None:
+    site.routes["/"] = reply(b"<p>x", 200, HTML)
+    manifest = MANIFEST | {
+        "key": base64.b64encode(b"a key of its own, for an identity of its own").decode(),
+        "permissions": ["tabs", "scripting"],
+        "host_permissions": ["<all_urls>", "file:///*"],
+        "background": {"service_worker": "back.js"},
+    }
+    session = service.open(b.Open(extensions=True), scope()).id
+    archive = packed("tar", manifest, **{"back.js": ESCAPING, "mark.js": RELAYING})
+    service.load_extension(b.LoadExtension(session, archive), scope())
+    service.navigate(b.Navigate(session, site.url(), wait_for="[data-mark]"), scope())
+
+    def said(asked: str) -> str:
+        script(service, session, f"delete document.documentElement.dataset.said; postMessage('{asked}')")
+        service.act(b.Act(session, (b.Step("wait", selector="[data-said]"),)), scope())
+        return str(script(service, session, "document.documentElement.dataset.said"))
+
+    assert said("file").startswith("denied")
+    assert said("fetch").startswith("denied")
+    assert said("open") == "opened"
+    until(lambda: page_count(service) == 1, what="the end of the tab that the extension opened")
+    script(service, session, "postMessage('lead')")
+    until(lambda: service.status(b.Status(session), scope()).tabs[0].url.startswith("chrome:"))
+    for call, run in (
+        (b.Evaluate(session, "1"), service.evaluate),
+        (b.Act(session, (b.Step("press", text="Tab"),)), service.act),
+        (b.Extract(session, {"a": "body"}), service.extract),
+    ):
+        with pytest.raises(NavigationFailed, match="chrome"):
+            run(call, scope())  # type: ignore[operator]
+    assert service.navigate(b.Navigate(session, site.url()), scope()).status == 200
+    assert script(service, session, "1") == 1
+    service.close_session(b.Close(session), scope())
+
+
 @pytest.mark.parametrize("compress", [gzip.compress, lzma.compress, bz2.compress])
 def test_an_archive_that_grows_without_bound_is_refused(tmp_path: Path, compress: Any) -> None:
     # The name of a member: read whole by the reader of archives, and counted by nobody.
     head = tarfile.TarInfo("././@LongLink")
     head.type, head.size = tarfile.GNUTYPE_LONGNAME, 100 * 1024**2
     with pytest.raises(InvalidExtension, match="over"):
-        extensions.laid_down(compress(head.tobuf(tarfile.GNU_FORMAT) + bytes(head.size)), tmp_path, None)
+        extensions.laid_down(compress(head.tobuf(tarfile.GNU_FORMAT) + bytes(head.size)), tmp_path, None, 0)
 
 
-def test_a_link_in_the_browsers_own_directory_leads_no_file_out_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_link_in_the_browsers_own_directory_leads_no_file_out_of_it(tmp_path: Path) -> None:
     home, outside = tmp_path / "home", tmp_path / "outside"
     home.mkdir()
     outside.mkdir()
-    monkeypatch.setattr(extensions.secrets, "token_hex", lambda _: "known")
-    (home / "extension-known").symlink_to(outside)
+    (home / "extension-0").symlink_to(outside)
     with pytest.raises(InvalidExtension):
-        extensions.laid_down(packed(), home, None)
+        extensions.laid_down(packed(), home, None, 0)
     assert not list(outside.iterdir())
 
 
