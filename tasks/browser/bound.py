@@ -36,6 +36,7 @@ class Bound:
         self.waits_for_place = False
         self._keep = keep
         self._until: float | None = None
+        self._last = 0.0
 
     @asynccontextmanager
     async def running(self, page: Page | None = None, *, places: int = 0) -> AsyncIterator[None]:
@@ -70,7 +71,7 @@ class Bound:
 
     def _ends_at(self, now: float) -> float:
         if self._until is None:
-            self._until = now + self.timeout_s
+            self._until, self._last = now + self.timeout_s, now + self.whole_s
             return self._until + OUTER_S
         return self._until
 
@@ -82,5 +83,8 @@ class Bound:
         return type(failure)(*failure.args[:-1], picture)
 
     async def _moment(self) -> str:
-        picture = None if self.page is None or not self.page.target else await self.page.moment()
+        if self.page is None or not self.page.target:
+            return ""
+        left_s = self._last - asyncio.get_running_loop().time()
+        picture = await self.page.moment(min(MOMENT_S, left_s * 0.7))  # the rest is for storing it
         return "" if picture is None else await asyncio.to_thread(self._keep, picture)

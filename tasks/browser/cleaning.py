@@ -3,11 +3,13 @@
 import asyncio
 from typing import Final
 
-from gaia.errors import GaiaError
+from gaia.errors import BrowserUnavailable, GaiaError
 from tasks.browser.devtools import ProtocolError
+from tasks.browser.instance import Instance
 from tasks.browser.page import Page
 
 CLEAN_S: Final = 5.0
+DISPOSE_S: Final = 10.0
 BLANK: Final = frozenset({"", "://", "null"})
 
 
@@ -43,3 +45,15 @@ async def cleaned(page: Page) -> bool:
         return False
     page.begin_anew()
     return True
+
+
+async def disposed(instance: Instance, context: str | None) -> None:
+    """Dispose of a context with all its pages."""
+    try:
+        async with asyncio.timeout(DISPOSE_S):
+            await instance.devtools.call("Target.disposeBrowserContext", {"browserContextId": context})
+    except (BrowserUnavailable, ProtocolError):
+        pass
+    except TimeoutError:
+        # A browser that cannot even close a page serves no one; it is replaced.
+        instance.devtools.hang_up()

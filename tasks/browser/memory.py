@@ -1,11 +1,15 @@
 """What the processes of browsers hold, by /proc."""
 
+import asyncio
 import os
+import signal
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from tasks.browser.instance import Instance
 
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 SESSION_FIELD: Final = 3
@@ -23,6 +27,21 @@ def by_session(sessions: Collection[int]) -> Mapping[int, Mapping[int, int]]:
                     _, resident, shared, *_ = map(int, (each / "statm").read_text().split())
                     found[session][int(each.name)] = (resident - shared) * PAGE_BYTES
     return found
+
+
+async def weighed(instances: Sequence[Instance], page_bytes: int) -> int:
+    """Note what each browser holds, and kill the process of a page that holds too much; give how many were killed."""
+    found = await asyncio.to_thread(by_session, {each.pid for each in instances})
+    killed = 0
+    for each in instances:
+        mine = found.get(each.pid, {})
+        each.memory_bytes = sum(mine.values())
+        for pid, held in mine.items():
+            if held > page_bytes and is_renderer(pid):
+                killed += 1
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+    return killed
 
 
 def is_renderer(pid: int) -> bool:

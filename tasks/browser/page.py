@@ -229,15 +229,15 @@ class Page:
         parameters = {"expression": expression, "awaitPromise": True, "returnByValue": True}
         return await self.call("Runtime.evaluate", {**parameters, "contextId": world["executionContextId"]})
 
-    async def moment(self) -> bytes | None:
-        """Draw the page as it is, for an error; None if that takes over `MOMENT_S`, or cannot be done."""
-        if (picture := await self._drawn_within(MOMENT_S / 2)) is not None or self.crashed:
+    async def moment(self, within_s: float) -> bytes | None:
+        """Draw the page as it is, for an error; None if that takes longer, or cannot be done."""
+        if (picture := await self._drawn_within(within_s / 2)) is not None or self.crashed:
             return picture
         # A script that never returns lets nothing be drawn; a timer would begin it anew.
         self._let_scripts(run=False)
         try:
             self.instance.devtools.tell("Runtime.terminateExecution", {}, self._session)
-            return await self._drawn_within(MOMENT_S / 2)
+            return await self._drawn_within(within_s / 2)
         finally:
             self._let_scripts(run=True)
 

@@ -6,8 +6,6 @@ each browser sees its pipe close and ends itself.
 
 import asyncio
 import logging
-import os
-import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine
@@ -24,7 +22,6 @@ from tasks.browser.instance import Instance
 from tasks.browser.page import Page
 from tasks.egress.proxy import Proxy
 
-DISPOSE_S: Final = 10.0
 LOOK_S: Final = 1.0
 IDLE_S: Final = 120.0
 """A browser without a tab in use is ended after that, but for the last one; a tab kept for its tenant, too."""
@@ -181,7 +178,7 @@ class Pool:
         """Close one page of a context that lives on."""
         page.abandon()
         with suppress(BrowserUnavailable, ProtocolError, TimeoutError):
-            async with asyncio.timeout(DISPOSE_S):
+            async with asyncio.timeout(cleaning.DISPOSE_S):
                 await page.instance.devtools.call("Target.closeTarget", {"targetId": page.target})
         await self._left(page.instance)
 
@@ -189,7 +186,7 @@ class Pool:
         """Dispose of a page's context with its `tabs`."""
         page.abandon()
         instance = page.instance
-        await _disposed(instance, page.context)
+        await cleaning.disposed(instance, page.context)
         await self._left(instance, tabs)
 
     async def end(self, instance: Instance) -> None:
@@ -272,7 +269,7 @@ class Pool:
             await instance.devtools.call("Browser.setDownloadBehavior", denied)
             return await self._opened(instance, context)
         except BaseException:
-            await asyncio.shield(_disposed(instance, context))
+            await asyncio.shield(cleaning.disposed(instance, context))
             raise
 
     async def _instance(self) -> Instance:
@@ -420,7 +417,8 @@ class Pool:
                 log.exception("looking after the browsers failed; it goes on")
 
     async def _look(self) -> None:
-        await self._weigh()
+        for _ in range(await memory.weighed(self.instances, self._settings.page_bytes)):
+            self.happened("over_memory")
         now = self.clock()
         for page in self._taken_out(lambda each: each not in self._warm and now - each.rested_at > IDLE_S):
             await self.dispose(page)
@@ -434,27 +432,3 @@ class Pool:
         for look in self.each_look:
             await look()
         self._count()
-
-    async def _weigh(self) -> None:
-        """Look at the memory of each browser, and kill the process of a page that holds too much."""
-        found = await asyncio.to_thread(memory.by_session, {each.pid for each in self.instances})
-        for each in self.instances:
-            mine = found.get(each.pid, {})
-            each.memory_bytes = sum(mine.values())
-            for pid, held in mine.items():
-                if held > self._settings.page_bytes and memory.is_renderer(pid):
-                    self.happened("over_memory")
-                    with suppress(ProcessLookupError, PermissionError):
-                        os.kill(pid, signal.SIGKILL)
-
-
-async def _disposed(instance: Instance, context: str | None) -> None:
-    """Dispose of a context with all its pages."""
-    try:
-        async with asyncio.timeout(DISPOSE_S):
-            await instance.devtools.call("Target.disposeBrowserContext", {"browserContextId": context})
-    except (BrowserUnavailable, ProtocolError):
-        pass
-    except TimeoutError:
-        # A browser that cannot even close a page serves no one; it is replaced.
-        instance.devtools.hang_up()

@@ -339,4 +339,4 @@ def test_a_passed_deadline_ends_a_capture(make: Make, site: Site, hanging: Hangi
     service = make()
     take(service, html="warm")
     with pytest.raises(PageTimedOut):
-        take(service, Scope.lasting(0.5), url=site.url("/hang"))
+        take(service, Scope.lasting(2), url=site.url("/hang"))
