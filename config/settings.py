@@ -20,6 +20,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources.utils import parse_env_vars
 
+from config.browser import Browser as Browser  # noqa: PLC0414 - a section like those here
+from config.section import Section, Text
 from gaia.store.artifacts import MEMORY_BYTES, TTL_LEAST_S, TTL_MOST_S
 from gaia.store.connection import URL_FORM, is_url
 from gaia.store.directory import QUOTA_BYTES, directory_of
@@ -49,6 +51,20 @@ def _artifacts_url(text: str) -> str:
     """Check the URL of a directory; the complaint shows nothing of it."""
     directory_of(text)
     return text
+
+
+def _ports(text: str) -> str:
+    """Check `443` or `8000-8999`."""
+    low, high = port_range(text)
+    if not 0 < low <= high <= 65535:  # noqa: PLR2004 - the largest port
+        raise ValueError(f"{text!r} is no port or range of ports")
+    return text
+
+
+def port_range(text: str) -> tuple[int, int]:
+    """Give the first and last port of `443` or `8000-8999`."""
+    low, dash, high = text.partition("-")
+    return _port(low), _port(high if dash else low)
 
 
 def _program(text: str) -> str:
@@ -98,20 +114,14 @@ def _proxy(given: SecretStr) -> SecretStr:
     return given
 
 
-Text = Annotated[str, Field(min_length=1)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 ArtifactsUrl = Annotated[str, AfterValidator(_artifacts_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 Directory = Annotated[Path, AfterValidator(_absolute)]
+Ports = Annotated[str, AfterValidator(_ports)]
 Program = Annotated[str, AfterValidator(_program)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 RootName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Egress(Section):
@@ -185,41 +195,6 @@ class Process(Section):
     """Between SIGTERM and SIGKILL."""
 
 
-class Browser(Section):
-    """Chromium."""
-
-    chromium: Text | None = None
-    """Path of the browser. By default the first found of the usual names on the PATH."""
-    no_sandbox: bool = False
-    """Run Chromium without its sandbox. Only for machines whose kernel forbids it; pages are then less confined."""
-    user: Text = "nobody"
-    """When the worker runs as root, Chromium runs under this user."""
-    full_chromium: Text | None = None
-    """Path of a full Chromium, for sessions with extensions. By default the first found on the PATH."""
-    max_instances: int = Field(default=4, ge=1, le=200)
-    """Browsers at once in one worker. Sessions with extensions have one each, and leave one for all others."""
-    tabs_per_instance: int = Field(default=50, ge=1, le=200)
-    """Tabs of one browser; one more starts another browser."""
-    max_tabs: int = Field(default=200, ge=1, le=10_000)
-    """Tabs at once in one worker."""
-    tenant_tabs: int | None = Field(default=None, ge=1, le=10_000)
-    """Tabs at once of one tenant in one worker. No limit by default; for the cluster see docs/limits.md."""
-    warm_tabs: int = Field(default=1, ge=0, le=50)
-    """Blank tabs in contexts of their own, opened ahead."""
-    recycle_after: int = Field(default=500, ge=1)
-    """Tabs after which a browser is replaced, since long-lived ones grow."""
-    recycle_s: float = Field(default=3600.0, gt=0)
-    """The age at which a browser is replaced."""
-    recycle_bytes: int = Field(default=4 * 1024**3, gt=0)
-    """The memory of all its processes at which a browser is replaced."""
-    page_bytes: int = Field(default=1024**3, gt=0)
-    """The memory of a page's process at which it is killed, looked at each second."""
-    text_bytes: int = Field(default=16 * 1024 * 1024, gt=0)
-    """Markup or text of a page that is larger is refused."""
-    max_sessions: int = Field(default=50, ge=1, le=10_000)
-    """Sessions at once in one worker."""
-
-
 class Network(Section):
     """Names and reachability."""
 
@@ -229,6 +204,12 @@ class Network(Section):
     """Names kept; the least recently used goes first."""
     max_ttl_s: float = Field(default=300.0, gt=0)
     """No answer is kept longer."""
+    stale_s: float = Field(default=30.0, ge=0, le=3600)
+    """Past its time an answer is given for as long as its TTL, at most so long, while it is asked for anew."""
+    probe_ports: tuple[Ports, ...] = Field(default=("53", "80", "443"), examples=[["443", "8000-8999"]])
+    """Ports that probes may connect to, and at which chosen DNS servers may be asked."""
+    shared_cache: bool = True
+    """Share answers with the workers that ask the same servers, through Redis."""
 
 
 class Worker(Section):
@@ -289,6 +270,10 @@ class Limits(Section):
     """Requests to one host at once, a second's worth by default."""
     host_concurrency: int | None = Field(default=None, ge=1, le=1_000_000)
     """Requests to one host under way at once. No limit by default."""
+    connections: int = Field(default=1000, ge=1, le=1_000_000)
+    """Connections of the whole cluster that are leased at once (`network.acquire_connection`)."""
+    host_connections: int = Field(default=100, ge=1, le=1_000_000)
+    """Connections to one host that are leased at once, where no concurrency is set for it."""
     bytes_per_s: float | None = Field(default=None, ge=1, le=10**11)
     """Bandwidth of the whole cluster. No limit by default."""
     failure_threshold: int = Field(default=5, ge=1, le=1_000_000)

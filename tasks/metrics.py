@@ -1,12 +1,55 @@
 """The registry: every metric of a worker is declared here, once."""
 
-from collections.abc import Sequence
+from collections import Counter as Sum
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
+from weakref import WeakSet
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 REGISTRY: Final = CollectorRegistry()
+
+
+class Counts(Protocol):
+    """Whoever counts by itself, as what happens a million times a second does."""
+
+    def counts(self) -> Mapping[str, int]:
+        """Give the counts by label."""
+        ...
+
+
+class Tallies(Collector):
+    """A counter whose values are asked for when the metrics are read."""
+
+    def __init__(self, name: str, text: str, label: str, registry: CollectorRegistry) -> None:
+        """Register it."""
+        self._about = (name, text, label)
+        self._sources: WeakSet[Counts] = WeakSet()
+        registry.register(self)
+
+    def watch(self, source: Counts) -> None:
+        """Add what a source counts, as long as it lives."""
+        self._sources.add(source)
+
+    def describe(self) -> Iterable[Metric]:
+        """Name it, so that two of a name are noticed."""
+        name, text, label = self._about
+        return [CounterMetricFamily(name, text, labels=[label])]
+
+    def collect(self) -> Iterable[Metric]:
+        """Give the sums."""
+        name, text, label = self._about
+        family = CounterMetricFamily(name, text, labels=[label])
+        total: Sum[str] = Sum()
+        for each in list(self._sources):
+            total.update(each.counts())
+        for value, count in sorted(total.items()):
+            family.add_metric([value], count)
+        yield family
+
 
 OUTCOMES: Final = ("ok", "error", "later", "handed_back")
 
@@ -48,6 +91,14 @@ CIRCUITS: Final = Gauge(
 )
 CIRCUIT_ANSWERS: Final = Counter(
     "gaia_circuit_answers", "Answers of circuit breakers: passage, probe, kept_out.", ["answer"], registry=REGISTRY
+)
+
+DNS_LOOKUPS: Final = Tallies(
+    "gaia_dns_lookups",
+    "Look-ups of names, by how they ended: hit, stale and negative were answered by this process, joined by a question "
+    "that was under way, shared by the cluster; asked went to name servers; failed had no answer, beside one of these.",
+    "outcome",
+    REGISTRY,
 )
 
 API_EXCHANGES: Final = Counter(
