@@ -183,7 +183,9 @@ def test_a_download_without_end_is_no_page(take: Take, site: Site) -> None:
                 sock.sendall(b"x" * 65536)
 
     site.routes["/"] = endless
-    assert isinstance(failing(take, url=site.url(), timeout_s=10), NavigationFailed)
+    error = failing(take, url=site.url(), timeout_s=10)
+    assert isinstance(error, NavigationFailed)
+    assert picture_of(error) is not None
     site.hang_up()
 
 
