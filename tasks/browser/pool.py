@@ -73,7 +73,9 @@ class Pool:
         """
         await self.reserve(tenant, bound)
         try:
+            bound.waits_for_place = True  # every browser may be full, too
             page = await self._page(tenant, reuse=reuse)
+            bound.waits_for_place = False
         except BaseException:
             self.unreserve(tenant)
             raise
@@ -83,7 +85,8 @@ class Pool:
     async def give_back(self, page: Page, tenant: str | None, *, reusable: bool = False) -> None:
         """Take a page back: cleaned for its tenant's next use, or disposed of with its context."""
         try:
-            if reusable and not self._closed and not self._worn(page.instance) and await cleaning.cleaned(page):
+            kept = reusable and not self._closed and not self._worn(page.instance) and await cleaning.cleaned(page)
+            if kept and self._sound(page):  # it may have been retired meanwhile
                 page.rested_at = self.clock()
                 self._idle[tenant].append(page)
                 self._notify()
@@ -231,6 +234,7 @@ class Pool:
         while idle:
             page = idle.pop()
             if self._sound(page):
+                page.instance.served += 1
                 self.happened("reused")
                 return page
             self.behind(self.dispose(page))
@@ -377,7 +381,10 @@ class Pool:
                 while len(self._warm) < self._settings.warm_tabs and not self._closed and self._has_room():
                     page = await self._fresh()
                     page.instance.served -= 1
-                    self._warm.append(page)
+                    if self._sound(page):
+                        self._warm.append(page)
+                    else:
+                        await self.dispose(page)
         finally:
             self._refilling = False
 

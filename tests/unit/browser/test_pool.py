@@ -177,6 +177,25 @@ def test_a_browser_that_holds_much_memory_is_replaced_when_its_tabs_have_ended(m
     assert not first.home.exists()
 
 
+def test_each_use_of_a_kept_tab_counts_towards_recycling(make: Make) -> None:
+    service = make(recycle_after=3)
+    take(service, html="1", isolation="reuse")
+    first = running(service)
+    take(service, html="2", isolation="reuse")
+    assert running(service) is first
+    take(service, html="3", isolation="reuse")
+    until(lambda: first.dead, what="the end of the worn browser")
+
+
+def test_a_capture_that_finds_every_browser_full_says_so(make: Make) -> None:
+    service = make(max_instances=1, tabs_per_instance=1)
+    session = service.open(b.Open(), scope()).id
+    with pytest.raises(PoolExhausted):
+        take(service, html="x", timeout_s=0.3)
+    service.close_session(b.Close(session), scope())
+    assert take(service, html="next").text == "next"
+
+
 def test_a_browser_with_a_kept_tab_and_one_in_use_is_retired_under_neither(make: Make, site: Site) -> None:
     entered, free = threading.Event(), threading.Event()
 
