@@ -340,7 +340,7 @@ class Page:
         elif method == "Network.requestWillBeSent":
             self._under_way.add(parameters["requestId"])
             if parameters.get("type") == "Document" and parameters.get("frameId") != self.target:
-                # A frame of another origin has a process, and so a session of events, of its own.
+                # A frame of another origin may have a process, and so a session of events, of its own.
                 parts = urlsplit(parameters["request"]["url"])
                 self._visited(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
         if method == "Network.loadingFailed":
