@@ -43,7 +43,7 @@ def service(dialler: Any, pictures: list[bytes]) -> Iterator[BrowserService]:
         pictures.append(picture)
         return f"{len(pictures):032x}:{len(picture)}:{0:064x}"
 
-    settings = Browser(warm_tabs=0, page_bytes=300 * 1024**2, text_bytes=1024**2)
+    settings = Browser(warm_tabs=0, page_bytes=600 * 1024**2, text_bytes=1024**2)
     with closing(BrowserService(settings=settings, dialler=dialler, holder=Identity("bad@test"), keep=keep)) as started:
         yield started
 
