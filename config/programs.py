@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat
 
-from config.section import Directory, Section
+from config.section import Directory, Section, Text
 
 
 def _program(text: str) -> str:
@@ -14,7 +14,6 @@ def _program(text: str) -> str:
     return text
 
 
-Text = Annotated[str, Field(min_length=1)]
 Program = Annotated[str, AfterValidator(_program)]
 Ceiling = Literal["memory_bytes", "cpu_percent", "timeout_s", "cpu_s", "processes", "output_bytes"]
 ProfileName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]

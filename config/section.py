@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 def _absolute(path: Path) -> Path:
@@ -13,6 +13,7 @@ def _absolute(path: Path) -> Path:
     return path
 
 
+Text = Annotated[str, Field(min_length=1)]
 Directory = Annotated[Path, AfterValidator(_absolute)]
 
 

@@ -19,8 +19,9 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources.utils import parse_env_vars
 
+from config.browser import Browser as Browser  # noqa: PLC0414 - a section like those here
 from config.programs import Process
-from config.section import Directory, Section
+from config.section import Directory, Section, Text
 from gaia.store.artifacts import MEMORY_BYTES, TTL_LEAST_S, TTL_MOST_S
 from gaia.store.connection import URL_FORM, is_url
 from gaia.store.directory import QUOTA_BYTES, directory_of
@@ -99,7 +100,6 @@ def _proxy(given: SecretStr) -> SecretStr:
     return given
 
 
-Text = Annotated[str, Field(min_length=1)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 ArtifactsUrl = Annotated[str, AfterValidator(_artifacts_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
@@ -162,21 +162,6 @@ class Files(Section):
     """What roots may hold, as {"data": {"size_bytes": 10000000000, "files": 100000}}. No bound by default."""
     max_operations: int = Field(default=500, ge=1, le=100_000)
     """Operations at once in one worker; more wait."""
-
-
-class Browser(Section):
-    """Chromium."""
-
-    chromium: Text | None = None
-    """Path of the browser. By default the first found of the usual names on the PATH."""
-    no_sandbox: bool = False
-    """Run Chromium without its sandbox. Only for machines whose kernel forbids it; pages are then less confined."""
-    user: Text = "nobody"
-    """When the worker runs as root, Chromium runs under this user."""
-    max_pages: int = Field(default=4, ge=1, le=100)
-    """Pages at once in one worker."""
-    recycle_after: int = Field(default=200, ge=1)
-    """Pages after which a browser is replaced, since long-lived ones grow."""
 
 
 class Network(Section):

@@ -148,6 +148,21 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))], 6) if ordered else 0.0
 
 
+BROWSER_EVENTS: Final = Counter(
+    "gaia_browser_events",
+    "What happened to browsers: launches, recycled, browser_crashes, tab_crashes, tabs_opened, reused, warm, retries, "
+    "sessions_opened, sessions_expired, extensions_loaded, protocol_errors, over_memory.",
+    ["event"],
+    registry=REGISTRY,
+)
+BROWSER_LIVE: Final = Gauge(
+    "gaia_browser_live",
+    "Browsers, tabs, warm tabs, sessions, and the bytes of memory of all.",
+    ["kind"],
+    registry=REGISTRY,
+)
+
+
 class Meters(NamedTuple):
     """The metrics of one operation, looked up once: a look-up by label costs more than the count."""
 

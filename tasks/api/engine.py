@@ -11,7 +11,6 @@ that were judged, and each one it opens a socket to is judged again as it does.
 import contextlib
 import logging
 import os
-import resource
 import select
 import threading
 import time
@@ -23,6 +22,7 @@ import pycurl
 
 from gaia.errors import ConnectFailed, PoolExhausted
 from tasks.api.transfer import Handles, Transfer
+from tasks.egress import descriptors
 from tasks.egress.judge import Judge
 
 SPARE_FILES: Final = 256
@@ -247,12 +247,8 @@ class _Loop:
 
 def _allowed(connections: int) -> int:
     """Raise the soft limit of open files for that many connections; give how many there may be."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = connections + SPARE_FILES
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    fits = connections if soft == resource.RLIM_INFINITY else max(1, min(connections, soft - SPARE_FILES))
+    soft = descriptors.raised(connections + SPARE_FILES)
+    fits = max(1, min(connections, soft - SPARE_FILES))
     if fits < connections:
         log.warning("%d bulk connections instead of %d: the limit of open files is %d", fits, connections, soft)
     return fits

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hi
 
 from hypothesis import strategies as st
 
-from gaia.codec import Artifact
+from gaia.codec import Artifact, Text
 from gaia.contracts import api, browser, files, network, process
 from gaia.contracts.base import CALLS, Call, Result
 from gaia.errors import GaiaError
@@ -40,6 +40,23 @@ _RETRY: Final = st.builds(
     api.Retry, attempts=st.integers(1, 20), statuses=st.sampled_from([(), (503,)]), any_method=st.booleans()
 )
 
+SESSION: Final = HolderId.new("browser@h", "0" * 16).format()
+_FIELDS: Final = st.dictionaries(TEXT, st.sampled_from(["a@href", "//b"]), min_size=1, max_size=3)
+_ACTION: Final = st.sampled_from(
+    [
+        browser.Step("click", selector="#a"),
+        browser.Step("type", selector="#a", text="hunter2"),
+        browser.Step("wait", timeout_s=0.5),
+        browser.Step("navigate", url="http://a.example/"),
+    ]
+)
+_COOKIE: Final = st.sampled_from([browser.Cookie("a", "secret", domain="a.example", expires_s=1.5)])
+_ABOUT_ONE: Final = (
+    *(browser.Act, browser.Close, browser.CloseTab, browser.Content, browser.Cookies, browser.Evaluate),
+    *(browser.Extract, browser.LoadExtension, browser.Navigate, browser.OpenTab, browser.Pdf, browser.Screenshot),
+    browser.Status,
+)
+
 FIELDS: Final[dict[tuple[type[Any], str], st.SearchStrategy[Any]]] = {
     (api.Request, "url"): _URL,
     (api.Request, "method"): st.sampled_from(sorted(api.METHODS)),
@@ -65,6 +82,27 @@ FIELDS: Final[dict[tuple[type[Any], str], st.SearchStrategy[Any]]] = {
     (browser.Capture, "timeout_s"): st.floats(0.001, 3600),
     (browser.Capture, "formats"): st.lists(st.sampled_from(browser.FORMATS), min_size=1).map(tuple),
     (browser.Capture, "wait_for"): st.none() | st.sampled_from(["#id", "a > b"]),
+    (browser.Capture, "steps"): st.lists(_ACTION, max_size=3).map(tuple),
+    (browser.Capture, "extract"): st.none() | _FIELDS,
+    (browser.Capture, "tenant"): st.none() | st.just("acme"),
+    (browser.Open, "tenant"): st.none() | st.just("acme"),
+    (browser.Open, "idle_s"): st.floats(1, 86_400),
+    (browser.Navigate, "url"): _URL,
+    (browser.OpenTab, "url"): st.none() | _URL,
+    (browser.Act, "steps"): st.lists(_ACTION, max_size=3).map(tuple),
+    (browser.Extract, "extract"): _FIELDS,
+    (browser.Evaluate, "expression"): st.sampled_from(["1", "a => 'ü'"]),
+    (browser.Cookies, "add"): st.lists(_COOKIE, max_size=3).map(tuple),
+    (browser.Context, "locale"): st.none() | st.just("de-DE"),
+    (browser.Context, "timezone"): st.none() | st.just("Europe/Berlin"),
+    (browser.Context, "user_agent"): st.none() | st.just("x/1"),
+    (browser.Context, "headers"): st.dictionaries(st.sampled_from(["X-A", "Cookie"]), st.just("v"), max_size=2),
+    **{(kind, "id"): st.just(SESSION) for kind in _ABOUT_ONE},
+    **{(kind, "id"): st.none() | st.just(SESSION) for kind in (browser.List, browser.Stats, browser.Health)},
+    **{(kind, "tab"): st.none() | st.just("t1") for kind in _ABOUT_ONE},
+    (browser.CloseTab, "tab"): st.just("t1"),
+    (browser.Navigate, "wait_for"): st.none() | st.just("#id"),
+    **{(kind, "timeout_s"): st.floats(0.001, 3600) for kind in (*_ABOUT_ONE, browser.Open, browser.Health)},
     (browser.Viewport, "width"): st.integers(1, 8192),
     (browser.Viewport, "height"): st.integers(1, 8192),
     (browser.Viewport, "scale"): st.floats(0.1, 4),
@@ -225,6 +263,7 @@ def _of_generic(origin: Any, inner: tuple[Any, ...]) -> st.SearchStrategy[Any]:
 
 _SCALARS: Final[dict[Any, st.SearchStrategy[Any]]] = {
     str: TEXT,
+    Text: TEXT,
     bytes: st.binary(max_size=20),
     int: st.integers(-(2**63), 2**63),
     float: st.floats(allow_nan=False, allow_infinity=False),

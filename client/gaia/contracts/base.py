@@ -93,9 +93,11 @@ class Call(_Shown, Generic[R_co]):
     HOLDER: ClassVar[str | None] = None
     """The field with the id of what the call is about, if that lives on one worker: the call goes there."""
 
-    def __init_subclass__(cls, operation: str, **options: Any) -> None:
-        """Enter the contract into `CALLS`."""
+    def __init_subclass__(cls, operation: str | None = None, **options: Any) -> None:
+        """Enter the contract into `CALLS`; a class without an operation is a base of several."""
         super().__init_subclass__(**options)
+        if operation is None:
+            return
         cls.OPERATION = operation
         cls.QUEUE = operation.partition(".")[0]
         (cls.RESULT,) = get_args(cls.__orig_bases__[0])  # type: ignore[attr-defined]  # set by typing.Generic

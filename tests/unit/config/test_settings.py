@@ -30,6 +30,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "GAIA_PROCESS__ENFORCEMENT": ("sampled", "sampled"),
     "GAIA_PROCESS__CGROUP": ("/sys/fs/cgroup/gaia", Path("/sys/fs/cgroup/gaia")),
     "GAIA_BROWSER__CHROMIUM": ("/usr/bin/chromium", "/usr/bin/chromium"),
+    "GAIA_BROWSER__FULL_CHROMIUM": ("/usr/bin/chromium", "/usr/bin/chromium"),
     "GAIA_NETWORK__PROBE_PORTS": ('["443", "8000-8999"]', ("443", "8000-8999")),
     "GAIA_NETWORK__NAMESERVERS": ('["192.0.2.1"]', ("192.0.2.1",)),
     "GAIA_WORKER__LOG_LEVEL": ("DEBUG", "DEBUG"),
