@@ -26,6 +26,8 @@ from gaia.store.directory import QUOTA_BYTES, directory_of
 
 PREFIX: Final = "GAIA_"
 
+SHORTEST_TOKEN: Final = 16
+
 
 class SettingsError(Exception):
     """The environment does not make a configuration. The text names each variable and what it must be."""
@@ -98,12 +100,21 @@ def _proxy(given: SecretStr) -> SecretStr:
     return given
 
 
+def _token(given: SecretStr) -> SecretStr:
+    """Check a bearer token; the complaint shows nothing of it."""
+    text = given.get_secret_value()
+    if len(text) < SHORTEST_TOKEN or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(f"must be at least {SHORTEST_TOKEN} printable ASCII characters without blanks")
+    return given
+
+
 Text = Annotated[str, Field(min_length=1)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 ArtifactsUrl = Annotated[str, AfterValidator(_artifacts_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 Directory = Annotated[Path, AfterValidator(_absolute)]
 Program = Annotated[str, AfterValidator(_program)]
+Token = Annotated[SecretStr, AfterValidator(_token)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 RootName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 
@@ -226,8 +237,10 @@ class Worker(Section):
     """Workers that may be lost over a call before it becomes a dead letter."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The least severe lines that are logged."""
-    port: int | None = Field(default=None, ge=0, le=65535)
-    """Reserved for the worker's own metrics and health over TCP."""
+    host: Text = "127.0.0.1"
+    """The address of the worker's own metrics and health. Any but a loopback one needs `GAIA_MONITOR__TOKEN`."""
+    port: int = Field(default=0, ge=0, le=65535)
+    """Their port; 0 takes any free one, which the monitor learns from the heartbeat."""
 
 
 class Flower(Section):
@@ -284,8 +297,16 @@ class Limits(Section):
 class Monitor(Section):
     """The monitor process."""
 
+    host: Text = "127.0.0.1"
+    """The address to listen on. Any but a loopback one needs `GAIA_MONITOR__TOKEN`."""
     port: int = Field(default=9808, ge=0, le=65535)
-    """Reserved for the cluster's metrics."""
+    """The port to listen on; 0 takes any free one."""
+    token: Token | None = None
+    """What whoever asks the monitor or a worker sends as `Authorization: Bearer`. Probes alone go without."""
+    sample_s: float = Field(default=2.0, ge=0.2, le=60)
+    """How often Redis is asked for what waits."""
+    queues: tuple[Text, ...] = Field(default=(), examples=[["celery"]])
+    """Queues of stock Celery workers that are looked at, too."""
 
 
 class Settings(BaseSettings):
