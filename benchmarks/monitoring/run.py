@@ -11,17 +11,22 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks" / "queue"), str(ROOT / "benchmarks" / "monitoring")]
 
 import psutil  # noqa: E402 - behind the path
 from environment import machine  # noqa: E402 - beside the queue's benchmark
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest  # noqa: E402 - behind the path
 
 from tasks import metrics  # noqa: E402 - behind the path
 from tasks.api import health  # noqa: E402 - as above
 from tasks.api.tally import Tally  # noqa: E402 - as above
 from tasks.files.meter import Meter  # noqa: E402 - as above
+from tasks.monitor.calls import RUN_BOUNDS, STATES, WAIT_BOUNDS, Calls  # noqa: E402 - as above
+from tasks.monitor.series import Book  # noqa: E402 - as above
+from tasks.runtime.pages import Page, Server  # noqa: E402 - as above
 
 ORIGINAL = "273 ns and 664 B before its pool of maps, 617 ns and 2393 B with it (a map of counters, in Go)"
 
@@ -128,6 +133,102 @@ def growth(calls: int) -> None:
         print(f"| {name} | {resident} | {kept} |", flush=True)
 
 
+WORKERS = 50
+OPERATIONS = (
+    "api.request", "api.request_many", "files.read", "files.write", "files.list", "process.run", "network.resolve",
+    "browser.capture",
+)  # fmt: skip
+
+
+def fill(book: Book, calls: Calls) -> int:
+    """Have fifty workers run eight operations each, some with failures; give the number of series lines."""
+    with book.lock:
+        for number in range(WORKERS):
+            worker = f"worker-{number}@host-{number % 10}"
+            calls.hear({"type": "worker-heartbeat", "hostname": worker, "active": 3})
+            for name in OPERATIONS:
+                run(calls, worker, name, 3)
+    return book.text().count(b"\n")
+
+
+def run(calls: Calls, worker: str, name: str, times: int) -> None:
+    """Have a worker run an operation so often; the last run fails."""
+    for each in range(times):
+        common = {"uuid": f"{worker}{name}{each}", "hostname": worker, "timestamp": 100.0}
+        calls.hear({"type": "task-received", "name": name, **common})
+        calls.hear({"type": "task-started", "waited": 0.01, **common})
+        if each < times - 1:
+            calls.hear({"type": "task-succeeded", "runtime": 0.02 * each, **common})
+        else:
+            calls.hear({"type": "task-failed", "exception": "TimedOut('x')", **common})
+
+
+def theirs() -> CollectorRegistry:
+    """Give the same series as prometheus_client holds them."""
+    registry = CollectorRegistry()
+    labels = ["name", "hostname", "worker", "queue_name"]
+    counters = [Counter(f"celery_task_{state}", "A count.", labels, registry=registry) for state in STATES]
+    spreads = [
+        Histogram("celery_task_runtime", "Seconds.", [*labels, "outcome"], buckets=RUN_BOUNDS, registry=registry),
+        Histogram("celery_task_queue_wait_time", "Seconds.", labels, buckets=WAIT_BOUNDS, registry=registry),
+    ]
+    for number in range(WORKERS):
+        for name in OPERATIONS:
+            values = (name, f"host-{number % 10}", f"worker-{number}@host-{number % 10}", name.partition(".")[0])
+            for each in counters:
+                each.labels(*values).inc()
+            for outcome in ("succeeded", "failed"):
+                spreads[0].labels(*values, outcome).observe(0.02)
+            spreads[1].labels(*values).observe(0.01)
+    return registry
+
+
+def scrapes(rounds: int) -> None:
+    """Print what a scrape of fifty workers takes over HTTP, and how many events a second are taken in."""
+    book = Book()
+    calls = Calls(book)
+    lines = fill(book, calls)
+    registry = theirs()
+    server = Server("127.0.0.1", 0, lambda _: Page(book.text()))
+    peer = Server("127.0.0.1", 0, lambda _: Page(generate_latest(registry)))
+    server.start()
+    peer.start()
+
+    def change() -> None:
+        with book.lock:
+            for number in range(WORKERS):
+                for name in OPERATIONS:
+                    run(calls, f"worker-{number}@host-{number % 10}", name, 2)
+
+    def ask(port: int) -> tuple[float, float]:
+        began, used = time.perf_counter(), time.process_time()
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as reply:
+            reply.read()
+        return (time.perf_counter() - began) * 1000, (time.process_time() - used) * 1000
+
+    found: dict[str, list[tuple[float, float]]] = {
+        "nothing has changed": [],
+        "every series has changed": [],
+        "prometheus_client": [],
+    }
+    for _ in range(rounds):
+        change()
+        found["every series has changed"].append(ask(server.port))
+        found["nothing has changed"].append(ask(server.port))
+        found["prometheus_client"].append(ask(peer.port))
+    server.close()
+    peer.close()
+    print(f"\nA scrape of {WORKERS} workers, {len(OPERATIONS)} operations each, {lines} lines; {rounds} rounds\n")
+    print("| | ms | ms, most | ms CPU of both ends |\n|---|---|---|---|")
+    for name, times in found.items():
+        wall, cpu = zip(*times, strict=True)
+        print(f"| {name} | {statistics.median(wall):.1f} | {max(wall):.1f} | {statistics.median(cpu):.1f} |")
+    began = time.perf_counter()
+    change()
+    events = WORKERS * len(OPERATIONS) * 2 * 3
+    print(f"\nEvents taken in: {events / (time.perf_counter() - began):.0f} a second.")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -135,6 +236,7 @@ def main() -> None:
     short = parser.parse_args().short
     print(machine())
     costs(rounds=2 if short else 9, scale=10 if short else 1)
+    scrapes(rounds=5 if short else 50)
     growth(10_000 if short else 1_000_000)
 
 

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "limits": "Set and show what holds for the whole cluster: rates, concurrency, bandwidth, breakers.",
     "dead": "Look at dead letters; replay or drop them.",
     "settings": "List every setting.",
+    "monitor": "Serve the cluster's metrics and health.",
     "flower": "Show workers and tasks on a web page.",
     "chromium": "Find Chromium, or install it.",
 }

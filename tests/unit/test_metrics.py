@@ -105,7 +105,7 @@ class Room:
         return {"busy": self.figure, "idle": 1}
 
 
-def value(name: str, **labels: str) -> float | None:
+def value(name: str, /, **labels: str) -> float | None:
     return metrics.REGISTRY.get_sample_value(name, labels)
 
 
