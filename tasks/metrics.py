@@ -5,6 +5,7 @@ no id, address, path or name of a host ever is one. `tests/unit/test_metrics.py`
 """
 
 import math
+import resource
 import threading
 import time
 from bisect import bisect_left
@@ -125,6 +126,10 @@ THREADS.watch(threading.active_count)
 DESCENDANTS: Final = Readings("gaia_descendants", "Processes that the worker started, and those that these started.")
 DESCENDANTS_BYTES: Final = Readings("gaia_descendants_resident_bytes", "Their resident memory, added up.")
 
+DESCENDANTS_CPU: Final = Readings(
+    "gaia_descendants_cpu_seconds", "CPU time of those that have ended and were waited for.", counts=True
+)
+
 
 @lru_cache(1)
 def _descendants_at(moment: int) -> tuple[int, int]:
@@ -144,6 +149,12 @@ def _descendants() -> tuple[int, int]:
     return _descendants_at(int(time.monotonic()))
 
 
+def _descendants_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+DESCENDANTS_CPU.watch(_descendants_cpu_s)
 DESCENDANTS.watch(lambda: _descendants()[0])
 DESCENDANTS_BYTES.watch(lambda: _descendants()[1])
 
