@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -20,13 +19,13 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources.utils import parse_env_vars
 
+from config.section import Directory, Section, Text
+from config.watching import Monitor
 from gaia.store.artifacts import MEMORY_BYTES, TTL_LEAST_S, TTL_MOST_S
 from gaia.store.connection import URL_FORM, is_url
 from gaia.store.directory import QUOTA_BYTES, directory_of
 
 PREFIX: Final = "GAIA_"
-
-SHORTEST_TOKEN: Final = 16
 
 
 class SettingsError(Exception):
@@ -40,17 +39,24 @@ def _redis_url(text: str) -> str:
     return text
 
 
-def _absolute(path: Path) -> Path:
-    """Refuse a directory that depends on where the process was started."""
-    if not path.is_absolute():
-        raise ValueError(f"{path} must be an absolute path")
-    return path
-
-
 def _artifacts_url(text: str) -> str:
     """Check the URL of a directory; the complaint shows nothing of it."""
     directory_of(text)
     return text
+
+
+def _ports(text: str) -> str:
+    """Check `443` or `8000-8999`."""
+    low, high = port_range(text)
+    if not 0 < low <= high <= 65535:  # noqa: PLR2004 - the largest port
+        raise ValueError(f"{text!r} is no port or range of ports")
+    return text
+
+
+def port_range(text: str) -> tuple[int, int]:
+    """Give the first and last port of `443` or `8000-8999`."""
+    low, dash, high = text.partition("-")
+    return _port(low), _port(high if dash else low)
 
 
 def _program(text: str) -> str:
@@ -100,29 +106,13 @@ def _proxy(given: SecretStr) -> SecretStr:
     return given
 
 
-def _token(given: SecretStr) -> SecretStr:
-    """Check a bearer token; the complaint shows nothing of it."""
-    text = given.get_secret_value()
-    if len(text) < SHORTEST_TOKEN or not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError(f"must be at least {SHORTEST_TOKEN} printable ASCII characters without blanks")
-    return given
-
-
-Text = Annotated[str, Field(min_length=1)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 ArtifactsUrl = Annotated[str, AfterValidator(_artifacts_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
-Directory = Annotated[Path, AfterValidator(_absolute)]
+Ports = Annotated[str, AfterValidator(_ports)]
 Program = Annotated[str, AfterValidator(_program)]
-Token = Annotated[SecretStr, AfterValidator(_token)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 RootName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Egress(Section):
@@ -220,6 +210,12 @@ class Network(Section):
     """Names kept; the least recently used goes first."""
     max_ttl_s: float = Field(default=300.0, gt=0)
     """No answer is kept longer."""
+    stale_s: float = Field(default=30.0, ge=0, le=3600)
+    """Past its time an answer is given for as long as its TTL, at most so long, while it is asked for anew."""
+    probe_ports: tuple[Ports, ...] = Field(default=("53", "80", "443"), examples=[["443", "8000-8999"]])
+    """Ports that probes may connect to, and at which chosen DNS servers may be asked."""
+    shared_cache: bool = True
+    """Share answers with the workers that ask the same servers, through Redis."""
 
 
 class Worker(Section):
@@ -282,6 +278,10 @@ class Limits(Section):
     """Requests to one host at once, a second's worth by default."""
     host_concurrency: int | None = Field(default=None, ge=1, le=1_000_000)
     """Requests to one host under way at once. No limit by default."""
+    connections: int = Field(default=1000, ge=1, le=1_000_000)
+    """Connections of the whole cluster that are leased at once (`network.acquire_connection`)."""
+    host_connections: int = Field(default=100, ge=1, le=1_000_000)
+    """Connections to one host that are leased at once, where no concurrency is set for it."""
     bytes_per_s: float | None = Field(default=None, ge=1, le=10**11)
     """Bandwidth of the whole cluster. No limit by default."""
     failure_threshold: int = Field(default=5, ge=1, le=1_000_000)
@@ -292,21 +292,6 @@ class Limits(Section):
     """Probes that succeed in a row close a circuit."""
     probe_s: float = Field(default=60.0, ge=0.001, le=86_400)
     """A probe without a verdict for so long is taken for dead, and the next caller is the probe."""
-
-
-class Monitor(Section):
-    """The monitor process."""
-
-    host: Text = "127.0.0.1"
-    """The address to listen on. Any but a loopback one needs `GAIA_MONITOR__TOKEN`."""
-    port: int = Field(default=9808, ge=0, le=65535)
-    """The port to listen on; 0 takes any free one."""
-    token: Token | None = None
-    """What whoever asks the monitor or a worker sends as `Authorization: Bearer`. Probes alone go without."""
-    sample_s: float = Field(default=2.0, ge=0.2, le=60)
-    """How often Redis is asked for what waits."""
-    queues: tuple[Text, ...] = Field(default=(), examples=[["celery"]])
-    """Queues of stock Celery workers that are looked at, too."""
 
 
 class Settings(BaseSettings):

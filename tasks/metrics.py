@@ -337,6 +337,14 @@ CIRCUIT_ANSWERS: Final = Counter(
 
 # --- subsystems
 
+DNS_LOOKUPS: Final = Readings(
+    "gaia_dns_lookups",
+    "Look-ups of names, by how they ended: hit, stale and negative were answered by this process, joined by a question "
+    "that was under way, shared by the cluster; asked went to name servers; failed had no answer, beside one of these.",
+    label="outcome",
+    counts=True,
+)
+
 API_EXCHANGES: Final = Counter(
     "gaia_api_exchanges",
     "Exchanges with servers: succeeded (a status under 500), failed; or limited: kept from being sent.",

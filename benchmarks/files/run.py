@@ -8,8 +8,6 @@ does the work) before wall. The machine may be shared: compare CPU. Nothing is a
 """
 
 import argparse
-import functools
-import itertools
 import json
 import os
 import shutil
@@ -24,6 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import batch  # beside this file
 import psutil
 
 from gaia import Gaia
@@ -286,63 +285,10 @@ def _in_flight(gaia: Gaia) -> tuple[int, list[float]]:
     return good, took
 
 
-def batch(root: Path, rounds: int) -> None:
-    """1000 small writes in one batch beside 1000 tasks, through one worker."""
-    fresh = itertools.count()
-
-    def calls(*, new: bool, durable: bool = False) -> list[files.Write]:
-        place = f"n{next(fresh)}" if new else "old"
-        return [files.Write(f"data:{place}/{number}", b"x" * 100, durable=durable) for number in range(1000)]
-
-    with cluster.valkey(root / "valkey") as url, Gaia(url) as gaia:
-        environ = {"GAIA_FILES__ROOTS": json.dumps({"data": str(root)})}
-        with cluster.worker(url, "files", log=root / "worker.log", **environ) as worker:
-            process = psutil.Process(worker.process.pid)
-            gaia.submit(files.Batch.of(*calls(new=False))).get(timeout=60)
-
-            def as_batch(**options: bool) -> None:
-                found = gaia.submit(files.Batch.of(*calls(**options))).get(timeout=60)
-                assert not found.failed  # noqa: S101 - a failed one is no figure
-
-            def as_many(**options: bool) -> None:
-                for each in gaia.submit_many(calls(**options)):
-                    each.unwrap().get(timeout=60)
-
-            def as_tasks(**options: bool) -> None:
-                for each in [gaia.submit(each) for each in calls(**options)]:
-                    each.get(timeout=60)
-
-            kinds = {"one batch": as_batch, "1000 tasks (submit_many)": as_many, "1000 tasks (submit)": as_tasks}
-            sorts: dict[str, dict[str, bool]] = {
-                "durable, new files": {"new": True, "durable": True},
-                "new files": {"new": True},
-                "files that exist": {"new": False},
-            }
-            rows: dict[str, Callable[[], None]] = {
-                f"{name}; {what}": functools.partial(row, **options)
-                for what, options in sorts.items()
-                for name, row in kinds.items()
-            }
-            rates: dict[str, list[float]] = {name: [] for name in rows}
-            cpus: dict[str, list[float]] = {name: [] for name in rows}
-            # What is made goes before what is replaced: ext4 without a journal passes over inodes that were freed in
-            # the last minutes one by one, so that after many deletions making a file costs several times as much.
-            for kind, _ in itertools.product(sorts, range(rounds)):
-                for name in (each for each in rows if each.endswith(f"; {kind}")):
-                    begun, used = time.perf_counter(), sum(process.cpu_times()[:2]) + time.process_time()
-                    rows[name]()
-                    rates[name].append(1000 / (time.perf_counter() - begun))
-                    cpus[name].append(1000 / (sum(process.cpu_times()[:2]) + time.process_time() - used))
-    print(f"\n1000 writes of 100 bytes through the queue ({rounds} rounds)\n")
-    print("| | writes per CPU-second, worker and producer | writes per second |\n|---|---|---|")
-    for name, each in rates.items():
-        print(f"| {name} | {statistics.median(cpus[name]):,.0f} | {statistics.median(each):,.0f} |", flush=True)
-
-
 def main() -> None:
     """Measure what is asked for."""
     kinds: dict[str, Callable[[Path, int], None]] = {
-        "reads": reads, "batch": batch, "queue": queue, "walk": walk, "writes": writes, "parse": documents,
+        "reads": reads, "batch": batch.measure, "queue": queue, "walk": walk, "writes": writes, "parse": documents,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join([*kinds, "json"]))

@@ -2,7 +2,6 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from math import inf
 from typing import Final
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
@@ -32,6 +31,7 @@ from tasks.api.tally import Tally
 from tasks.api.verdict import Verdict
 from tasks.egress.gateway import Gateway
 from tasks.limits.cluster import Limits
+from tasks.limits.throttle import Throttle
 from tasks.scope import Scope
 
 LOOK_UPS: Final = 32
@@ -141,8 +141,10 @@ class ApiService:
 
         names = names_of(call, first.host)
 
+        throttle = Throttle(self._limits, names, if_away=OPEN)
+
         def pace(size_bytes: int) -> int:
-            return self._limits.move(scope, names, size_bytes, if_away=OPEN, longest_s=inf)
+            return throttle.leave(scope, size_bytes)
 
         body = Body(call, scope, open_stream, pace, self._resumed)
         try:

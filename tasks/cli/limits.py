@@ -14,7 +14,7 @@ _OPTIONS = {
     "burst": (int, "Requests at once; a second's worth by default."),
     "concurrency": (int, "Requests, runs or the like under way at once."),
     "bytes_per_s": (float, "Bandwidth."),
-    "burst_bytes": (int, "Bytes at once; a second's worth by default."),
+    "burst_bytes": (int, "Bytes at once; 80 ms' worth by default."),
     "failure_threshold": (int, "Failures in a row that open the circuit."),
     "open_s": (float, "Seconds that the circuit stays open."),
     "success_threshold": (int, "Probes that succeed in a row close it."),

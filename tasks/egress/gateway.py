@@ -39,7 +39,7 @@ class Gateway:
         """
         egress = settings.egress
         judge = Judge(egress.allow_cidrs, egress.allow_hosts, forbidden.endpoints(settings))
-        return cls(judge, Resolver.from_settings(settings.network), settings.api.connect_timeout_s)
+        return cls(judge, Resolver.from_settings(settings.network, settings.redis_url), settings.api.connect_timeout_s)
 
     @classmethod
     def shared(cls, settings: Settings) -> "Gateway":

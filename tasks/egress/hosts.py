@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from tasks.egress import names
 from tasks.scope import Clock
 
 CHECK_S: Final = 5.0
@@ -23,24 +24,27 @@ class Hosts:
         # Written whole by any thread; two that read the file at once set the same.
         self._names: Mapping[str, Mapping[str, tuple[str, ...]]] = {}
         self._stamp: tuple[int, int] | None = None
-        self._check_at = clock.monotonic()
+        self.check_at = clock.monotonic()
+        """When the file is looked at next; until then nothing changes."""
 
     def addresses(self, name: str, kind: str) -> tuple[str, ...] | None:
         """Give the addresses of a canonical name, none if the file has it with the other type only.
 
-        None stands for a name that name servers are to be asked for.
+        None stands for a name that name servers are to be asked for, as they are for every other type.
         """
         self._refresh()
+        if kind not in _BUILT_IN:
+            return None
         found = self._names.get(name)
-        if name == "localhost" or name.endswith(".localhost"):
+        if names.is_localhost(name):
             return (found or {}).get(kind) or _BUILT_IN[kind]
         return None if found is None else found.get(kind, ())
 
     def _refresh(self) -> None:
         now = self._clock.monotonic()
-        if now < self._check_at:
+        if now < self.check_at:
             return
-        self._check_at = now + CHECK_S
+        self.check_at = now + CHECK_S
         try:
             status = self._path.stat()
             stamp = (status.st_mtime_ns, status.st_size)

@@ -6,9 +6,13 @@ from typing import Final
 
 import dns.exception
 import dns.name
+import dns.reversename
 
 NAME_LIMIT: Final = 253
 """RFC 1035 section 2.3.4: 255 octets on the wire."""
+
+NEGATIVE_TTL_S: Final = 5.0
+"""How long "no such name" is kept: longer hides a name that was just made."""
 
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 # What inet_aton takes; it also ignores anything after a blank, which no name may hold.
@@ -53,6 +57,16 @@ def literal(text: str) -> str | None:
 def is_address(name: str) -> bool:
     """Say whether a canonical name is an address."""
     return ":" in name or _NUMBER.fullmatch(name.rpartition(".")[2]) is not None
+
+
+def is_localhost(name: str) -> bool:
+    """Say whether a canonical name is `localhost` or below it (RFC 6761 section 6.3)."""
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def reverse(address: str) -> str:
+    """Give the name under which the names of an address are found (RFC 1035 section 3.5, RFC 3596)."""
+    return dns.reversename.from_address(address.partition("%")[0]).to_text()
 
 
 def family(address: str) -> str:

@@ -1,7 +1,6 @@
 """Questions to name servers, through dnspython's stub resolver."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,19 +11,13 @@ import dns.resolver
 from config.settings import SettingsError
 from gaia.errors import ResolverFailed
 from tasks.egress import names
-
-NEGATIVE_TTL_S: Final = 5.0
-"""How long "no such name" is kept: longer hides a name that was just made."""
+from tasks.egress.wire import NOTHING, Found
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
+DNS_PORT: Final = 53
 
-
-@dataclass(frozen=True)
-class Found:
-    """What name servers said; no addresses: the name does not exist or has no record of that type."""
-
-    addresses: tuple[str, ...]
-    ttl_s: float
+Server = tuple[str, int]
+"""A canonical address and a port."""
 
 
 class Stub:
@@ -38,12 +31,31 @@ class Stub:
         """
         self._resolver = dns.resolver.Resolver(configure=False)
         if nameservers:
-            self._resolver.nameservers = [_nameserver(each) for each in nameservers]
+            self._resolver.nameservers = [dns.nameserver.Do53Nameserver(*_checked(each)) for each in nameservers]
         elif resolv_conf.exists():
             self._resolver = _configured(resolv_conf) or self._resolver
 
-    def ask(self, name: str, kind: str, timeout_s: float) -> Found:
-        """Ask for the addresses of a canonical name; aliases are followed.
+    @classmethod
+    def of(cls, servers: Sequence[Server]) -> "Stub":
+        """Ask these servers."""
+        return cls([f"[{address}]:{port}" for address, port in servers])
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """The servers, in the order in which they are asked."""
+        given = self._resolver.nameservers
+        return tuple(
+            (each.address, each.port) if isinstance(each, dns.nameserver.Do53Nameserver) else (str(each), DNS_PORT)
+            for each in given
+        )
+
+    @property
+    def view(self) -> str:
+        """What answers depend on: the servers, and the search list that completes single labels."""
+        return repr((self.servers, [str(each) for each in self._resolver.search], str(self._resolver.domain)))
+
+    def ask(self, name: str, kind: str, timeout_s: float, *, tcp: bool = False) -> Found:
+        """Ask for the records of a canonical name; aliases are followed.
 
         Raises:
             TimeoutError: if no server answered in time.
@@ -54,16 +66,16 @@ class Stub:
         try:
             # A single label is completed by the search list, as services in containers expect; others are asked as
             # they stand, so that no foreign zone can answer for them.
-            answer = self._resolver.resolve(name, kind, lifetime=timeout_s, search="." not in name)
+            answer = self._resolver.resolve(name, kind, tcp=tcp, lifetime=timeout_s, search="." not in name)
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer, dns.resolver.YXDOMAIN):
-            return Found((), NEGATIVE_TTL_S)
+            return NOTHING
         except dns.exception.Timeout:
             raise TimeoutError from None
         except dns.resolver.NoNameservers:
             raise ResolverFailed(name, "every name server failed or refused") from None
         except dns.exception.DNSException as failure:
             raise ResolverFailed(name, type(failure).__name__) from None
-        return Found(tuple(str(each) for each in answer), float(answer.chaining_result.minimum_ttl))
+        return Found(tuple(each.to_text() for each in answer), float(answer.chaining_result.minimum_ttl))
 
 
 def _configured(path: Path) -> dns.resolver.Resolver | None:
@@ -73,14 +85,21 @@ def _configured(path: Path) -> dns.resolver.Resolver | None:
         return None
 
 
-def _nameserver(text: str) -> dns.nameserver.Do53Nameserver:
-    address, port = text, "53"
-    if text.startswith("["):
-        address, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") or "53"
-    elif text.count(":") == 1:
-        address, _, port = text.partition(":")
-    if names.literal(address) != address.lower() or not port.isdecimal() or not 0 < int(port) <= 65535:  # noqa: PLR2004 - the largest port
+def _checked(text: str) -> Server:
+    found = server(text)
+    if found is None:
         message = f"GAIA_NETWORK__NAMESERVERS: {text!r} is neither address, address:port nor [address]:port"
         raise SettingsError(message)
-    return dns.nameserver.Do53Nameserver(address, int(port))
+    return found
+
+
+def server(text: str) -> Server | None:
+    """Read `address`, `address:port` or `[address]:port`; None for anything else."""
+    address, port = text, str(DNS_PORT)
+    if text.startswith("["):
+        address, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":") or port
+    elif text.count(":") == 1:
+        address, _, port = text.partition(":")
+    sound = names.literal(address) == address.lower() and port.isascii() and port.isdecimal() and len(port) < 6  # noqa: PLR2004 - 65535 has five digits
+    return (address.lower(), int(port)) if sound and 0 < int(port) <= 65535 else None  # noqa: PLR2004 - the largest port

@@ -7,7 +7,6 @@ from gaia.contracts import files
 from gaia.contracts.file_bounds import BODY_LIMIT_BYTES
 from gaia.contracts.files import Item
 from gaia.errors import BodyTooLarge, Cancelled, DeadlineExceeded, GaiaError
-from tasks.files.faults import fault
 from tasks.files.together import Group, Together
 from tasks.scope import Scope
 
@@ -76,7 +75,7 @@ class _Running:
                 except (Cancelled, DeadlineExceeded):
                     raise
                 except GaiaError as error:
-                    return Item(error=fault(error))
+                    return Item(error=error)
         return Item()
 
     def _within_bounds(self, step: Any, result: Any) -> Any:

@@ -34,6 +34,7 @@ from tasks.limits.protocols import (
     Lease,
     Passage,
     Refused,
+    Slots,
 )
 from tasks.limits.reach import Reach
 from tasks.limits.renewal import Held, Renewal
@@ -183,6 +184,41 @@ class Limits:
             counting.leases(each.name).dec()
         if held is not NOTHING:
             self._renewal.linger(held)
+
+    def lend(self, scope: Scope, slots: tuple[Slots, ...], *, ttl_s: float, longest_s: float) -> Lease:
+        """Wait for a lease that nobody renews, for a holder outside of this process; with Redis away there is none.
+
+        Raises:
+            LimitExceeded: none was free within `longest_s`.
+            Cancelled, DeadlineExceeded: of the call.
+            Unreachable: Redis did not answer.
+        """
+
+        def ask() -> Lease | Refused:
+            return answer(slots, self._leases.acquire(slots, ttl_s=ttl_s, if_away=Away.FAIL_CLOSED))
+
+        lease = leave(scope, ask, limit=slots[-1].name, longest_s=longest_s)
+        counting.held(lease)
+        return lease
+
+    def give_back(self, lease: Lease) -> None:
+        """End a lease of `lend`.
+
+        Raises:
+            LeaseLost: it is not held at every level: it lapsed, was given back before, or was given for others.
+            Unreachable: Redis did not answer.
+        """
+        # Whoever names another host would free the slot of the whole cluster alone; a renewal looks at all levels.
+        self._leases.renew(lease)
+        self._leases.release(lease)
+
+    def lent(self, name: str) -> int:
+        """Give how many leases a level has, `slots:api.example.com`.
+
+        Raises:
+            Unreachable: Redis did not answer.
+        """
+        return self._leases.held(name)
 
     def enter(self, host: str, *, if_away: Away) -> Passage:
         """Ask for leave to try a host; `succeeded`, `failed` or `abandoned` has to follow.

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from prometheus_client import Counter, Gauge
 
-from gaia.store.limits import level_of
+from gaia.levels import level_of
 from tasks import metrics
 from tasks.limits.gcra import NEAR, Taken
 from tasks.limits.protocols import Bucket, Lease, Refused, Slots

@@ -5,10 +5,17 @@ from math import ceil
 from typing import Final, TypeVar
 
 from config import settings
-from gaia.store.limits import GLOBAL, Limit, level_of
+from gaia.levels import GLOBAL, level_of
+from gaia.store.limits import Limit
 from tasks.limits.protocols import Bucket, Rules, Slots
 
 KEPT: Final = 10_000
+
+BANDWIDTH_BURST_S: Final = 0.08
+"""What may move at once by default: bytes are to flow evenly, within a tenth of the rate over any second."""
+
+CONNECTIONS: Final = "pool:connections"
+"""The level of all connections of the cluster."""
 
 T = TypeVar("T")
 
@@ -53,6 +60,19 @@ class Policy:
         """Give the limits of concurrency."""
         return _remembered(self._slots, names, lambda: _present(map(self._concurrency, names)))
 
+    def connections(self, host: str) -> tuple[Slots, ...]:
+        """Give the limits of connections to a host: those of the cluster, and the host's own."""
+        base = self._defaults
+        host_limit = base.host_connections if base.host_concurrency is None else base.host_concurrency
+        return tuple(
+            Slots(
+                f"slots:{name}",
+                limit if (set_to := self._of(name)).concurrency is None else set_to.concurrency,
+                set_to.shadow,
+            )
+            for name, limit in zip(levels(host=host, within=CONNECTIONS), (base.connections, host_limit), strict=True)
+        )
+
     def rules(self, host: str) -> Rules:
         """Give when the circuit of a host opens and closes: as set for it, for `global`, or in the settings."""
         return _remembered(self._rules, host, lambda: self._rules_of(host))
@@ -75,7 +95,10 @@ class Policy:
         found = self._of(name)
         default = self._defaults.bytes_per_s if name == GLOBAL else None
         rate = default if found.bytes_per_s is None else found.bytes_per_s
-        return _bucket("bytes", name, rate, found.burst_bytes, shadow=found.shadow)
+        burst = found.burst_bytes
+        if burst is None and rate is not None:
+            burst = max(1, ceil(rate * BANDWIDTH_BURST_S))
+        return _bucket("bytes", name, rate, burst, shadow=found.shadow)
 
     def _concurrency(self, name: str) -> Slots | None:
         found = self._of(name)

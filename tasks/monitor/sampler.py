@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from config.settings import Monitor
+from config.watching import Monitor
 from gaia import wire
 from gaia.errors import Unreachable
 from gaia.store import keys

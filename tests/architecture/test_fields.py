@@ -10,6 +10,7 @@ import pytest
 
 from gaia import codec, redaction, wire
 from gaia.contracts.base import CALLS, Call, Result
+from gaia.errors import GaiaError
 
 for queue in wire.QUEUES:
     import_module(f"gaia.contracts.{queue}")
@@ -21,7 +22,7 @@ SECRET_NAMES = re.compile(
 
 def nested(kind: Any) -> Iterator[type]:
     """Give the dataclasses that an annotation mentions, itself included, and those that these mention."""
-    if is_dataclass(kind) and isinstance(kind, type) and kind is not codec.Artifact:
+    if is_dataclass(kind) and isinstance(kind, type) and kind not in (codec.Artifact, GaiaError):
         yield kind
         hints = get_type_hints(kind)
         for each in fields(kind):
@@ -75,7 +76,7 @@ def test_a_field_that_may_hold_a_secret_is_marked(kind: type, each: "Field[Any]"
 @pytest.mark.parametrize(("kind", "each"), FIELDS, ids=identify)
 def test_a_number_of_a_quantity_names_its_unit(kind: type, each: "Field[Any]") -> None:
     if each.type in (float, float | None):
-        assert each.name.endswith(("_s", "_per_s")) or each.name == "scale"
+        assert each.name.endswith(("_s", "_per_s", "_ratio")) or each.name == "scale"
     assert not re.search(r"_(ms|sec|secs|seconds|kb|mb|timeout|size|length)$", each.name)
 
 

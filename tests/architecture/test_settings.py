@@ -5,10 +5,13 @@ from typing import get_args
 
 import pytest
 
-from config.settings import Section, Settings, read
+from config.section import Section
+from config.settings import Settings, read
 
 
-@pytest.mark.parametrize("section", [kind for kind in Section.__subclasses__() if kind.__module__ == "config.settings"])
+@pytest.mark.parametrize(
+    "section", [kind for kind in Section.__subclasses__() if kind.__module__.startswith("config.")]
+)
 def test_a_section_is_frozen_and_part_of_the_settings(section: type[Section]) -> None:
     assert section.model_config["frozen"] is True
     assert section.model_config["extra"] == "forbid"

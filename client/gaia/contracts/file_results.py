@@ -2,9 +2,9 @@
 
 from typing import Any, Literal, cast
 
-from gaia import errors
 from gaia.codec import Artifact
 from gaia.contracts.base import Result, contract, secret
+from gaia.errors import GaiaError
 from gaia.outcome import Outcome
 
 Kind = Literal["file", "directory", "link", "other"]
@@ -155,22 +155,10 @@ class Unpacked(Result):
 
 
 @contract
-class Fault(Result):
-    """An error in place of a result: the class of `gaia.errors`, and its fields."""
-
-    kind: str
-    arguments: tuple[Any, ...]
-
-    def error(self) -> errors.GaiaError:
-        """Give the error itself."""
-        return errors.revive(self.kind, self.arguments)
-
-
-@contract
 class Item(Result):
     """What became of one step of a batch: `error`, or the field that is named after the step. None: not run."""
 
-    error: Fault | None = None
+    error: GaiaError | None = None
     write: Written | None = None
     append: Appended | None = None
     read: Content | None = None
@@ -187,7 +175,7 @@ class Item(Result):
     def outcome(self) -> Outcome[Result] | None:
         """Give the same as an outcome, None for a step that was not run."""
         if self.error is not None:
-            return Outcome(ok=False, error=self.error.error())
+            return Outcome(ok=False, error=self.error)
         found = next((value for value in vars(self).values() if value is not None), None)
         return None if found is None else Outcome(ok=True, result=cast("Result", found))
 

@@ -27,7 +27,6 @@ from gaia.contracts.file_results import (
     Deleted,
     Digest,
     Entry,
-    Fault,
     FileHealth,
     FileStats,
     Item,
@@ -48,7 +47,7 @@ from gaia.errors import InvalidCall
 
 __all__ = [
     "Append", "Appended", "Batch", "Batched", "Checksum", "Chunk", "Content", "Copy", "Delete", "Deleted", "Digest",
-    "Entry", "Fault", "FileHealth", "FileStats", "Health", "Item", "Kind", "List", "Listing", "Made", "MakeDir", "Move",
+    "Entry", "FileHealth", "FileStats", "Health", "Item", "Kind", "List", "Listing", "Made", "MakeDir", "Move",
     "Moved", "OperationStats", "Pack", "Packed", "ParseCsv", "ParseJson", "ParseJsonl", "ParseXml", "Parsed", "Read",
     "ReadRange", "RootState", "Stat", "Stats", "Step", "Stream", "Streamed", "Tail", "Unpack", "Unpacked", "Walk",
     "Walked", "Write", "Written",

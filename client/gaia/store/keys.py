@@ -131,3 +131,15 @@ def slots(name: str) -> str:
 def circuit(name: str) -> str:
     """Name the state of a circuit breaker."""
     return f"{_LIMITS}:circuit:{name}"
+
+
+# --- of names that were looked up; one hash tag, so that many are read by one script call
+
+_NAMES = "{gaia:dns}"
+NAMES_FLUSHES: Final = f"{_NAMES}:flushes"
+"""Counts flushes; answers of before the last one are never read again, and expire."""
+
+
+def answer(flushes: int, view: str, kind: str, name: str) -> str:
+    """Name what name servers said; `view` is which ones."""
+    return f"{_NAMES}:{flushes}:{view}:{kind}:{name}"

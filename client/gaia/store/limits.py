@@ -8,37 +8,21 @@ force everywhere within a second. What a record leaves out is as the workers' se
 import builtins
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, TypedDict, Unpack
 
 import redis
 
 from gaia.errors import InvalidCall
+from gaia.levels import FORMS, GLOBAL, is_name
 from gaia.store import keys
 from gaia.store.connection import reaching
 from gaia.store.scripts import script
 
-GLOBAL: Final = "global"
-KINDS: Final = ("key", "job", "pool")
-"""Names with a prefix: `key:...` an account, token or tenant, `job:...` a job, `pool:...` a pool of slots."""
-
-LEVELS: Final = (GLOBAL, "host", *KINDS)
-
-FORMS: Final = (
-    f"must be {GLOBAL!r}, a host name or address in lower case without scheme and port, or "
-    "key:<text>, job:<text>, pool:<text> of up to 200 visible characters"
-)
-
 MOST_NAMES: Final = 10_000
 REVISION: Final = "#revision"
 """Beside the names in the hash, none of which begins with this sign."""
-
-_LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
-_REST: Final = re.compile(r"[!-~]{1,200}")
-_HOST_LIMIT: Final = 253
 
 
 @dataclass(frozen=True)
@@ -46,7 +30,7 @@ class Limit:
     """What is set for a name; None is for what is not.
 
     `rate_per_s` requests a second, up to `burst` at once (a second's worth by default). `concurrency` at once.
-    `bytes_per_s`, up to `burst_bytes` at once (a second's worth by default). A circuit opens after
+    `bytes_per_s`, up to `burst_bytes` at once (80 ms' worth by default). A circuit opens after
     `failure_threshold` failures in a row for `open_s` seconds, and closes after `success_threshold` successes. With
     `shadow` rate, bandwidth and concurrency are counted, and nothing is refused.
     """
@@ -190,38 +174,10 @@ def shown(limit: Limit) -> dict[str, Any]:
     return {name: value for name, value in asdict(limit).items() if value is not None and value is not False}
 
 
-def level_of(name: str) -> str:
-    """Give which of `LEVELS` a name belongs to."""
-    kind, colon, _ = name.partition(":")
-    if name == GLOBAL or (colon and kind in KINDS):
-        return kind
-    return "host"
-
-
 def require_name(name: str) -> None:
     """Raise `InvalidCall` unless it is a name that can be limited."""
-    if not isinstance(name, str) or not _is_name(name):
+    if not isinstance(name, str) or not is_name(name):
         raise _refused("name", f"{FORMS}; got {str(name)[:100]!r}")
-
-
-def _is_name(name: str) -> bool:
-    kind, colon, rest = name.partition(":")
-    if name == GLOBAL:
-        return True
-    if colon and kind in KINDS:
-        return _REST.fullmatch(rest) is not None
-    address = _address(name)
-    if address is not None:
-        return str(address) == name
-    labels = name.split(".")
-    return len(name) <= _HOST_LIMIT and all(map(_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
-
-
-def _address(name: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(name)
-    except ValueError:
-        return None
 
 
 def _require(field: str, value: object) -> None:

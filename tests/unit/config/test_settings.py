@@ -25,6 +25,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "GAIA_PROCESS__EXECUTABLES": ('["/usr/bin/git", "/opt/*"]', ("/usr/bin/git", "/opt/*")),
     "GAIA_PROCESS__ENV_ALLOWED": ("[]", ()),
     "GAIA_BROWSER__CHROMIUM": ("/usr/bin/chromium", "/usr/bin/chromium"),
+    "GAIA_NETWORK__PROBE_PORTS": ('["443", "8000-8999"]', ("443", "8000-8999")),
     "GAIA_NETWORK__NAMESERVERS": ('["192.0.2.1"]', ("192.0.2.1",)),
     "GAIA_WORKER__LOG_LEVEL": ("DEBUG", "DEBUG"),
     "GAIA_FLOWER__BASIC_AUTH": ("me:hunter22", "hidden"),

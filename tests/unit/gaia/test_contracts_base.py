@@ -49,7 +49,18 @@ SMALLEST: dict[type[Call[Any]], dict[str, Any]] = {
     files.Walk: {"path": "data:x"},
     files.Read: {"path": "data:x"},
     files.Write: {"path": "data:x", "body": b""},
+    network.AcquireConnection: {"host": "a.example"},
+    network.FlushDns: {},
+    network.Health: {},
+    network.Ping: {"host": "a.example"},
+    network.ProbeHttp: {"url": "http://h/"},
+    network.ProbeTcp: {"host": "a.example", "port": 443},
+    network.ProbeTls: {"host": "a.example"},
+    network.ReleaseConnection: {"lease": "0123456789abcdef@a.example"},
     network.Resolve: {"name": "a.example"},
+    network.ResolveMany: {"names": ("a.example",)},
+    network.Stats: {},
+    network.Throttle: {"size_bytes": 1},
     process.Run: {"argv": ("/bin/true",)},
 }
 
@@ -160,7 +171,10 @@ def test_a_timeout_is_bounded(kind: type[Call[Any]], seconds: Any) -> None:
 
 @by_name
 def test_secret_fields_are_those_that_hold_headers_bodies_and_credentials(kind: Any) -> None:
-    hinted = {"url", "headers", "auth", "body", "json", "data", "params", "env", "argv", "stdin", "html", "query"}
+    hinted = {"url", "headers", "auth", "body", "json", "data", "params", "env", "argv", "stdin", "html"} | {
+        "key",
+        "query",
+    }
     for each in dataclasses.fields(kind):
         assert (redaction.MARK in each.metadata) == (each.name in hinted), each.name
 

@@ -9,7 +9,7 @@ import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from config.settings import Monitor
+from config.watching import Monitor
 from gaia import Gaia, api, files
 from gaia.store import keys
 from gaia.store.nodes import Node, beat

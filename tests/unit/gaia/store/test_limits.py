@@ -8,8 +8,9 @@ import redis
 
 from gaia import Gaia
 from gaia.errors import InvalidCall
+from gaia.levels import level_of
 from gaia.store import keys
-from gaia.store.limits import Limit, level_of, read
+from gaia.store.limits import Limit, read
 
 
 @pytest.fixture

@@ -1,0 +1,78 @@
+"""Names that one thread asks for at once, and what became of each."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from gaia.errors import ResolverFailed
+from tasks.egress.bulk import Outcome
+from tasks.egress.cache import Kept, Key
+from tasks.egress.flight import Flight
+from tasks.egress.wire import Found
+from tasks.scope import CancelToken
+
+Land = Callable[[Key, Flight, Outcome | BaseException, int], Kept | None]
+
+
+class Batch:
+    """Filled by the threads of a `Bulk`, waited for by one caller."""
+
+    def __init__(self, flights: Mapping[Key, Flight], land: Land, generation: int) -> None:
+        """Take the flights that are ours to fly."""
+        self._flights = flights
+        self._land = land
+        self._generation = generation
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self.became: dict[Key, Kept | ResolverFailed] = {}
+        self.fresh: dict[Key, Found] = {}
+        self._left = len(flights)
+        if not flights:
+            self._over.set()
+
+    def landed(self, key: Key, outcome: Outcome | BaseException) -> None:
+        """End a flight."""
+        kept = self._land(key, self._flights[key], outcome, self._generation)
+        with self._lock:
+            self._left -= 1
+            if kept is not None:
+                self.became[key] = kept
+            elif isinstance(outcome, ResolverFailed):
+                self.became[key] = outcome
+            if not self._left:
+                self._over.set()
+
+    def answered(self, key: Key, outcome: Outcome) -> None:
+        """End a flight by what servers said, which may be shared."""
+        if isinstance(outcome, Found):
+            self.fresh[key] = outcome
+        self.landed(key, outcome)
+
+    def wait(self, others: Mapping[Key, Flight], ends_at: float, cancelled: CancelToken) -> None:
+        """Wait for ours and for those that other threads fly, until then at most, or until the call is cancelled."""
+        with cancelled.calling(self._over.set):
+            self._over.wait(max(0.0, ends_at - time.monotonic()))
+            for key, flight in others.items():
+                if cancelled.is_set():
+                    return
+                found = _landed(key, flight, ends_at)
+                if found is not None:
+                    with self._lock:
+                        self.became[key] = found
+
+    def so_far(self) -> tuple[dict[Key, Kept | ResolverFailed], dict[Key, Found]]:
+        """Give what became of each by now, and what servers said."""
+        with self._lock:
+            return dict(self.became), dict(self.fresh)
+
+
+def _landed(key: Key, flight: Flight, ends_at: float) -> Kept | ResolverFailed | None:
+    """Give what another thread's flight brought by then, None for nothing."""
+    try:
+        return flight.result(max(0.0, ends_at - time.monotonic()))
+    except TimeoutError:
+        return None
+    except ResolverFailed as failure:
+        return failure
+    except BaseException as failure:  # noqa: BLE001 - of another thread's call, not of ours
+        return ResolverFailed(key[0], type(failure).__name__)

@@ -1,0 +1,80 @@
+"""Bandwidth for a transfer that is under way, whichever subsystem moves the bytes.
+
+    throttle = Throttle(cluster.limits(), levels(host="files.example.com", job="backup"), if_away=Away.FAIL_OPEN)
+    while True:
+        chunk = source.read(throttle.leave(scope, 64 * 1024))
+
+It waits before each chunk, and no chunk is more than 50 ms of the slowest level, so bytes flow evenly. Unlike
+`Limits.move` it waits as long as the deadline of the call allows: half a transfer cannot come back later. Where no
+level has a bandwidth it costs a look into a dictionary.
+"""
+
+from math import inf
+from typing import Final
+
+from gaia.errors import LimitExceeded
+from tasks.limits.cluster import Limits
+from tasks.limits.protocols import Away
+from tasks.scope import Scope
+
+CHUNK_S: Final = 0.05
+PAUSE_S: Final = 0.02
+"""Between two chunks while the bandwidth is used up: shorter than what a bucket holds, so none of it is lost, and long
+enough that a call of Redis brings more than crumbs."""
+
+
+class Throttle:
+    """Thread-safe; one for each transfer, or for all that move bytes of the same levels."""
+
+    def __init__(self, limits: Limits, names: tuple[str, ...], *, if_away: Away) -> None:
+        """Move bytes of these levels; see `tasks.limits.policy.levels`."""
+        self._limits = limits
+        self._names = names
+        self._if_away = if_away
+        self._due_at = 0.0
+
+    def rate_per_s(self) -> float:
+        """Give bytes a second of the slowest level, infinity where there is none."""
+        found = self._limits.policy.bandwidths(self._names)
+        return min((each.rate_per_s for each in found if not each.shadow), default=inf)
+
+    def leave(self, scope: Scope, wanted_bytes: int) -> int:
+        """Wait until some of `wanted_bytes` (at least 1) may move; give how many.
+
+        Raises:
+            LimitExceeded: that takes longer than the call has.
+            Cancelled, DeadlineExceeded: of the call.
+            Unreachable: Redis did not answer, and `if_away` is `FAIL_CLOSED`.
+        """
+        scope.check()
+        rate_per_s = self.rate_per_s()
+        most = wanted_bytes if rate_per_s == inf else max(1, min(wanted_bytes, int(rate_per_s * CHUNK_S)))
+        pause_s = min(self._due_at - scope.clock.monotonic(), PAUSE_S, scope.remaining_s())
+        if pause_s > 0:
+            scope.cancelled.wait(pause_s)
+            scope.check()
+        given = self._limits.move(scope, self._names, most, if_away=self._if_away, longest_s=inf)
+        if given < most:
+            self._due_at = scope.clock.monotonic() + PAUSE_S
+        return given
+
+    def pace(self, scope: Scope, size_bytes: int, *, longest_s: float = inf) -> None:
+        """Wait until all of `size_bytes` may have moved; one that cannot be done in time begins not at all.
+
+        Raises:
+            LimitExceeded: that takes longer than `longest_s`, or than the call has.
+            Cancelled, DeadlineExceeded, Unreachable: as `leave`; what was paced by then is spent.
+        """
+        rate_per_s = self.rate_per_s()
+        needed_s = 0.0 if rate_per_s == inf else (size_bytes - self._at_once_bytes()) / rate_per_s
+        if needed_s > min(longest_s, scope.remaining_s()):
+            raise LimitExceeded(f"bytes:{self._names[-1]}", round(needed_s, 6))
+        left, ends_at = size_bytes, scope.clock.monotonic() + longest_s
+        while left > 0:
+            if scope.clock.monotonic() > ends_at:
+                raise LimitExceeded(f"bytes:{self._names[-1]}", round(left / self.rate_per_s(), 6))
+            left -= self.leave(scope, left)
+
+    def _at_once_bytes(self) -> float:
+        found = self._limits.policy.bandwidths(self._names)
+        return min((each.burst for each in found if not each.shadow), default=inf)
