@@ -13,10 +13,16 @@ from tasks.scope import Clock, Scope
 from tasks.wiring import HANDLERS
 
 BOUND_S: Final = 2.0
-"""How long a subsystem may take to say how it is."""
+"""How long a report waits for a subsystem to say how it is; after that it tells what was said last."""
+
+LOOK_S: Final = 20.0
+"""How long a look itself may take: that of the browser opens a page, and first of all a browser."""
 
 KEPT_S: Final = 2.0
-"""A report is as good for so long, so that probes cost next to nothing."""
+SHARE: Final = 0.01
+MOST_KEPT_S: Final = 60.0
+"""A finding is as good for so long, so that probes cost next to nothing: a dear look is repeated less often, so that
+looking takes a hundredth of the time, but once a minute it is."""
 
 RANKS: Final = ("healthy", "degraded", "unhealthy")
 
@@ -40,6 +46,7 @@ class Checkup:
         self._monotonic = clock.monotonic
         self._lock = threading.Lock()
         self._looks: dict[str, _Look] = {}
+        self._said: dict[str, Finding] = {}
 
     def report(self) -> Finding:
         """Give status, reasons and subsystems; within `BOUND_S` a subsystem."""
@@ -52,21 +59,23 @@ class Checkup:
 
     def _of(self, queue: str) -> Finding:
         look = self._looks.get(queue)
-        now = self._monotonic()
-        if look is None or (look.finding is not None and now - look.begun_at > KEPT_S):
-            look = self._looks[queue] = _Look(queue, now)
+        if look is None or look.is_stale(self._monotonic()):
+            look = self._looks[queue] = _Look(queue, self._monotonic)
             look.done.wait(BOUND_S)
         if look.finding is not None:
-            return look.finding
+            self._said[queue] = look.finding
         waited_s = self._monotonic() - look.begun_at
+        if queue in self._said and (look.finding is not None or waited_s <= LOOK_S):
+            return self._said[queue]
         return {"status": "degraded", "reasons": [f"it has not said how it is for {waited_s:.0f} s"]}
 
 
 class _Look:
     """One look at a subsystem, in a thread of its own: it may wait for a disk that hangs."""
 
-    def __init__(self, queue: str, now: float) -> None:
-        self.begun_at = now
+    def __init__(self, queue: str, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self.begun_at = self._ended_at = monotonic()
         self.finding: Finding | None = None
         self.done = threading.Event()
         self._handler = HANDLERS.get(f"{queue}.health")
@@ -74,6 +83,11 @@ class _Look:
             self._end({"status": "healthy", "reasons": []})
         else:
             threading.Thread(target=self._look, name=f"gaia-health-{queue}", daemon=True).start()
+
+    def is_stale(self, now: float) -> bool:
+        """Say whether it is time for another one."""
+        kept_s = min(MOST_KEPT_S, max(KEPT_S, (self._ended_at - self.begun_at) / SHARE))
+        return self.finding is not None and now - self._ended_at > kept_s
 
     def _look(self) -> None:
         try:
@@ -88,10 +102,21 @@ class _Look:
         if self._handler is None:  # for the type checker: the thread starts with one
             raise TypeError
         contract = self._handler.contract
-        told = self._handler.perform(contract(), Scope.lasting(BOUND_S, operation=contract.OPERATION))
-        reasons = told.reasons if hasattr(told, "reasons") else told.findings
-        return {"status": told.status, "reasons": [str(each) for each in reasons]}
+        return _read(self._handler.perform(contract(), Scope.lasting(LOOK_S, operation=contract.OPERATION)))
 
     def _end(self, finding: Finding) -> None:
+        self._ended_at = self._monotonic()
         self.finding = finding
         self.done.set()
+
+
+def _read(told: Any) -> Finding:
+    """Read a result of a `health` operation: subsystems say the same in words of their own."""
+    if hasattr(told, "healthy"):
+        return {"status": "healthy" if told.healthy else "unhealthy", "reasons": [told.reason] if told.reason else []}
+    status = told.status if hasattr(told, "status") else told.state
+    if hasattr(told, "checks"):
+        reasons = [f"{each.name}: {each.detail}" for each in told.checks if not each.ok]
+    else:
+        reasons = list(told.reasons if hasattr(told, "reasons") else told.findings)
+    return {"status": status, "reasons": [] if status == "healthy" else reasons}

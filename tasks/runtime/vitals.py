@@ -44,7 +44,7 @@ class Vitals:
         self._worker = worker
 
     def started(self) -> None:
-        """Say that the consumer has started, again after each reconnect; for the loop's thread."""
+        """Say that the consumer has started; for the loop's thread. Its loop outlives every connection."""
         self._turned_at = self._monotonic()
         self._started.set()
         loop = get_event_loop()
@@ -56,7 +56,9 @@ class Vitals:
         self._ending.set()
 
     def loop_age_s(self) -> float:
-        """Give the seconds since the loop last turned, or was entered."""
+        """Give the seconds since the loop last turned; while the worker connects, nobody turns it."""
+        if self._connects():
+            self._turned_at = self._monotonic()
         return self._monotonic() - self._turned_at
 
     def fetch_age_s(self) -> float:

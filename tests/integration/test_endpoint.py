@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -152,14 +153,31 @@ def test_an_outage_of_redis_is_no_reason_to_kill_a_worker(tmp_path: Path) -> Non
         assert status(where, "/liveness") == (200, [])
 
 
+def test_a_worker_whose_connections_were_cut_is_ready_again(
+    fresh_url: str, tmp_path: Path, client: "redis.Redis"
+) -> None:
+    with cluster.probe_worker(fresh_url, log=tmp_path / "log") as worker, Gaia(fresh_url) as g:
+        where = endpoint(fresh_url)
+        number = fresh_url.rpartition("/")[2]
+        for each in client.client_list():
+            if each["db"] == number:
+                client.client_kill_filter(_id=each["id"])
+        until(lambda: "Trying to reconnect" in worker.text() or "Connection to broker lost" in worker.text(), 30)
+        assert g.submit(Echo("x")).get(timeout=30).text == "x"
+        until(lambda: status(where, "/readiness") == (200, []), 30)
+        turned = of(where, "gaia_loop_age_seconds")
+        assert turned < 5
+        assert status(where, "/liveness") == (200, [])
+
+
 def test_health_tells_of_each_subsystem_that_the_worker_serves(fresh_url: str, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     roots = json.dumps({"data": str(gone)})
-    with cluster.worker(fresh_url, "files", "network", log=tmp_path / "log", GAIA_FILES__ROOTS=roots):
+    with cluster.worker(fresh_url, "files", "api", log=tmp_path / "log", GAIA_FILES__ROOTS=roots):
         where = endpoint(fresh_url)
         assert status(where, "/health") == (200, [])
-        assert status(where, "/health/network") == (200, [])
+        assert status(where, "/health/api") == (200, [])
         assert get(f"{where}/health/browser")[0] == 404
         for each in gone.rglob("*"):
             each.is_file() and each.unlink()

@@ -62,9 +62,60 @@ def test_a_subsystem_says_how_it_is_and_one_without_a_word_is_well(subsystem: Su
     assert found["subsystems"]["none"] == {"status": "healthy", "reasons": []}
 
 
-def test_findings_of_the_older_contract_are_reasons_too(subsystem: Subsystem) -> None:
-    subsystem.answer = SimpleNamespace(status="degraded", findings=("one",))
-    assert report()["reasons"] == ["checkup_test: one"]
+@pytest.mark.parametrize(
+    "told",
+    [
+        SimpleNamespace(status="degraded", reasons=("a: one",)),
+        SimpleNamespace(status="degraded", findings=("a: one",)),
+        SimpleNamespace(
+            state="degraded",
+            checks=(SimpleNamespace(name="a", ok=False, detail="one"), SimpleNamespace(name="b", ok=True, detail="")),
+        ),
+    ],
+)
+def test_subsystems_say_it_in_their_own_words(subsystem: Subsystem, told: Any) -> None:
+    subsystem.answer = told
+    assert report()["subsystems"]["checkup_test"] == {"status": "degraded", "reasons": ["a: one"]}
+
+
+@pytest.mark.parametrize(("healthy", "reason", "status"), [(True, "", "healthy"), (False, "no Chromium", "unhealthy")])
+def test_one_that_only_says_yes_or_no_is_read_too(
+    subsystem: Subsystem, healthy: bool, reason: str, status: str
+) -> None:
+    subsystem.answer = SimpleNamespace(healthy=healthy, reason=reason)
+    found = report()["subsystems"]["checkup_test"]
+    assert found == {"status": status, "reasons": [reason] if reason else []}
+
+
+def test_a_dear_look_is_repeated_less_often(subsystem: Subsystem) -> None:
+    time = SimpleNamespace(now=0.0)
+
+    def health(_: Any, __: Scope) -> Any:
+        subsystem.looks += 1
+        time.now += 0.3
+        return Said("healthy")
+
+    HANDLERS["checkup_test.health"] = Handler(Health, health)
+    found = Checkup(lambda: ["checkup_test"], list, Clock(monotonic=lambda: time.now))
+    found.report()
+    time.now += 25
+    found.report()
+    assert subsystem.looks == 1
+    time.now += 10
+    found.report()
+    assert subsystem.looks == 2
+
+
+def test_while_a_look_takes_long_the_last_finding_stands(subsystem: Subsystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkup, "BOUND_S", 0.05)
+    time = SimpleNamespace(now=0.0)
+    found = Checkup(lambda: ["checkup_test"], list, Clock(monotonic=lambda: time.now))
+    found.report()
+    subsystem.release.clear()
+    time.now += checkup.KEPT_S + 1
+    assert found.report()["status"] == "healthy"
+    time.now += checkup.LOOK_S + 1
+    assert found.report()["status"] == "degraded"
 
 
 def test_a_worker_that_does_not_consume_is_unhealthy(subsystem: Subsystem) -> None:

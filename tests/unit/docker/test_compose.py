@@ -18,7 +18,7 @@ from tests.support import compose
 from tests.support.cluster import ROOT
 
 SERVICES = compose.services()
-OURS = sorted(name for name in SERVICES if name != "redis")
+OURS = sorted(name for name in SERVICES if name not in {"redis", "celery-exporter"})
 
 
 def test_the_file_is_valid_by_the_compose_specification() -> None:
@@ -104,6 +104,14 @@ def test_only_two_pages_are_published_and_on_loopback() -> None:
         "flower": [f"127.0.0.1:5555:{read({}).flower.port}"],
         "monitor": [f"127.0.0.1:9808:{read({}).monitor.port}"],
     }
+
+
+def test_the_other_exporter_starts_only_when_asked_for_and_is_given_the_broker_alone() -> None:
+    service = SERVICES["celery-exporter"]
+    assert service["profiles"] == ["celery-exporter"]
+    assert "ports" not in service
+    given = {name: compose.interpolate(value) for name, value in service["environment"].items()}
+    assert given == {"CE_BROKER_URL": read(compose.environment("api")).redis_url}
 
 
 # --- confinement

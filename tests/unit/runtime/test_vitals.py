@@ -74,6 +74,7 @@ def test_a_worker_that_connects_anew_lives_and_is_not_ready(vitals: Vitals, time
     vitals.attach(worker(connected=False))
     time.now += 3600
     assert vitals.dead() == []
+    assert vitals.loop_age_s() == 0
     assert vitals.unready() == ["Redis is away: the worker connects anew"]
 
 
