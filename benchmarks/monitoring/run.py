@@ -5,8 +5,10 @@
 
 import argparse
 import gc
+import json
 import statistics
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -26,6 +28,7 @@ from tasks.api.tally import Tally  # noqa: E402 - as above
 from tasks.files.meter import Meter  # noqa: E402 - as above
 from tasks.monitor.calls import RUN_BOUNDS, STATES, WAIT_BOUNDS, Calls  # noqa: E402 - as above
 from tasks.monitor.series import Book  # noqa: E402 - as above
+from tasks.profiling.sampling import sample  # noqa: E402 - as above
 from tasks.runtime.pages import Page, Server  # noqa: E402 - as above
 
 ORIGINAL = "273 ns and 664 B before its pool of maps, 617 ns and 2393 B with it (a map of counters, in Go)"
@@ -229,6 +232,42 @@ def scrapes(rounds: int) -> None:
     print(f"\nEvents taken in: {events / (time.perf_counter() - began):.0f} a second.")
 
 
+def profiles(rounds: int, seconds: float) -> None:
+    """Print what a CPU profile costs the process that it is taken of: work done in the same time, with and without."""
+    ended = threading.Event()
+    idle = [threading.Thread(target=ended.wait, daemon=True) for _ in range(16)]
+    for each in idle:
+        each.start()
+
+    def work() -> float:
+        count, ends_at = 0, time.perf_counter() + seconds
+        while time.perf_counter() < ends_at:
+            json.loads(json.dumps({"a": [1, 2, 3], "b": {"c": "d" * 50}}))
+            count += 1
+        return count
+
+    def profiled() -> float:
+        taker = threading.Thread(target=sample, args=(seconds,))
+        taker.start()
+        found = work()
+        taker.join()
+        return found
+
+    per_cpu: dict[str, list[float]] = {"without": [], "with": []}
+    for _ in range(rounds):
+        for name, take in (("without", work), ("with", profiled)):
+            began = time.process_time()
+            per_cpu[name].append(take() / (time.process_time() - began))
+    ended.set()
+    print(f"\nA CPU profile, 100 samples a second of 18 threads; {rounds} rounds of {seconds:g} s\n")
+    print("| | pieces of work a second of the process's CPU |\n|---|---|")
+    for name, found in per_cpu.items():
+        print(f"| {name} | {statistics.median(found):.0f} |")
+    pairs = sorted(1 - b / a for a, b in zip(per_cpu["without"], per_cpu["with"], strict=True))
+    least, middle, most = (100 * each for each in (pairs[0], statistics.median(pairs), pairs[-1]))
+    print(f"\nWhat it takes from the work: {middle:.1f} % ({least:.1f} to {most:.1f}).")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -237,6 +276,7 @@ def main() -> None:
     print(machine())
     costs(rounds=2 if short else 9, scale=10 if short else 1)
     scrapes(rounds=5 if short else 50)
+    profiles(rounds=2 if short else 9, seconds=1.0 if short else 3.0)
     growth(10_000 if short else 1_000_000)
 
 

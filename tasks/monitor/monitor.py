@@ -17,13 +17,15 @@ from urllib.parse import quote, unquote
 from config.monitor_options import bearer
 from config.settings import Settings
 from gaia.store.nodes import Node
+from tasks.monitor import fleet
 from tasks.monitor.calls import Calls
 from tasks.monitor.listener import Listener
 from tasks.monitor.neighbours import Neighbours, Report
 from tasks.monitor.sampler import Sampler
 from tasks.monitor.series import CONTENT_TYPE, Book
+from tasks.runtime import profiles
 from tasks.runtime.endpoint import PROBES, health, verdict
-from tasks.runtime.pages import NOT_FOUND, Asked, Page, Server
+from tasks.runtime.pages import NOT_FOUND, WILDCARDS, Asked, Page, Server
 from tasks.scope import Clock
 
 HANDED_ON: Final = frozenset({"metrics", "health", "readiness", "liveness"})
@@ -58,6 +60,7 @@ class Monitor:
         self._served_at: dict[str, float] = {}
         self._lock = threading.Lock()
         self._host = own.host
+        self._is_guarded = token is not None
         self._server = Server(own.host, own.port, self.answer, token=token, open_to_all=PROBES)
 
     @property
@@ -94,6 +97,10 @@ class Monitor:
         if asked.path.startswith("/health/"):
             found = self.health()["subsystems"].get(asked.path.removeprefix("/health/"))
             return NOT_FOUND if found is None else health(found)
+        if asked.path.startswith(profiles.PREFIX):
+            if not self._is_guarded:
+                return profiles.OFF
+            return fleet.answer(asked, self._neighbours.known(), self._neighbours.page)
         return self._handed_on(asked.path)
 
     # --- verdicts
@@ -168,7 +175,7 @@ class Monitor:
         return Page(self._book.text(), kind=CONTENT_TYPE)
 
     def _targets(self) -> Page:
-        host = "127.0.0.1" if self._host in {"0.0.0.0", "::"} else self._host  # noqa: S104 - told from others, not bound
+        host = "127.0.0.1" if self._host in WILDCARDS else self._host
         here = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         return Page.of(
             [

@@ -25,7 +25,7 @@ ROUND_S: Final = 5.0
 
 HEALTH_BOUND_S: Final = 4.0
 PAGE_BOUND_S: Final = 5.0
-PAGE_BYTES: Final = 8 * 1024 * 1024
+PAGE_BYTES: Final = 64 * 1024 * 1024
 AT_ONCE: Final = 8
 
 log = logging.getLogger(__name__)
@@ -78,13 +78,13 @@ class Neighbours:
         """Give the workers whose pages can be reached from here."""
         return [each for each in self._nodes() if is_reachable(each)]
 
-    def page(self, name: str, path: str) -> Page | None:
+    def page(self, name: str, path: str, bound_s: float = PAGE_BOUND_S) -> Page | None:
         """Give a page of a worker as it gave it; None if no such worker can be reached."""
         node = next((each for each in self.known() if each.name == name), None)
         if node is None:
             return None
         try:
-            return self._asked(node, path, PAGE_BOUND_S)
+            return self._asked(node, path, bound_s)
         except (OSError, HTTPException, ValueError) as failure:
             return Page(f"the worker gave no answer: {type(failure).__name__}\n".encode(), 502)
 

@@ -5,6 +5,7 @@
     /readiness             200 if the worker consumes
     /health                200 if it is healthy or degraded, 503 if not, with the reasons
     /health/<subsystem>    of one of its subsystems
+    /debug/pprof/...       its profiles, if a token guards them, see `tasks.runtime.profiles`
 
 They are on loopback, at any free port, which the worker's heartbeat tells the monitor.
 """
@@ -18,13 +19,13 @@ from typing import Any, Final
 from celery import signals
 
 from tasks import metrics
-from tasks.runtime.pages import NOT_FOUND, Asked, Page, Server
+from tasks.runtime import profiles
+from tasks.runtime.pages import NOT_FOUND, WILDCARDS, Asked, Page, Server
 from tasks.runtime.vitals import Vitals
 
 PROBES: Final = frozenset({"/liveness", "/readiness"})
 """Pages that need no token: a kubelet has none, and they say little."""
 
-WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - told from others, not bound
 
 Report = Callable[[], Mapping[str, Any]]
 
@@ -37,6 +38,7 @@ class Endpoint:
         self._vitals = vitals
         self._report = report
         self._server: Server | None = None
+        self._is_guarded = False
         self.url = ""
         """Where the pages are, as others find them."""
 
@@ -46,6 +48,7 @@ class Endpoint:
         Raises:
             OSError: if the port cannot be had.
         """
+        self._is_guarded = token is not None
         self._server = Server(host, port, self.answer, token=token, open_to_all=PROBES)
         self._server.start()
         name = socket.gethostname() if host in WILDCARDS else f"[{host}]" if ":" in host else host
@@ -66,6 +69,8 @@ class Endpoint:
             return verdict("ready", "unready", self._vitals.unready())
         if asked.path == "/health":
             return health(self._report())
+        if asked.path.startswith(profiles.PREFIX):
+            return profiles.answer(asked) if self._is_guarded else profiles.OFF
         name = asked.path.removeprefix("/health/")
         found = self._report()["subsystems"].get(name) if name != asked.path else None
         return NOT_FOUND if found is None else health(found)

@@ -27,6 +27,8 @@ SILENCE_S: Final = 5.0
 
 LOCAL_NAMES: Final = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 
+WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - told from others, not bound
+
 TEXT: Final = "text/plain; charset=utf-8"
 JSON: Final = "application/json"
 

@@ -12,7 +12,7 @@ import pytest
 
 from gaia import Gaia, network
 from tasks.cli.server import free_port
-from tests.support import cluster, prometheus
+from tests.support import cluster, debian
 from tests.support.cluster import ROOT, get
 from tests.support.waiting import until
 
@@ -32,9 +32,9 @@ class Prometheus:
 
 @pytest.fixture
 def server(tmp_path: Path, fresh_url: str) -> Iterator[Prometheus]:
-    binary = prometheus.program("prometheus")
+    binary = debian.program("prometheus")
     if binary is None:
-        pytest.skip("NOT CHECKED: this machine has no Prometheus: `python -m tests.support.prometheus`")
+        pytest.skip("NOT CHECKED: this machine has no Prometheus: `python -m tests.support.debian`")
     pages, port = free_port("127.0.0.1"), free_port("127.0.0.1")
     folder = ROOT / "config" / "prometheus"
     text = (folder / "prometheus.yml").read_text().replace("127.0.0.1:9808", f"127.0.0.1:{pages}")

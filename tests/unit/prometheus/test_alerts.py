@@ -17,7 +17,7 @@ from tasks.monitor.listener import Listener
 from tasks.monitor.neighbours import Neighbours
 from tasks.monitor.sampler import Sampler
 from tasks.monitor.series import Book
-from tests.support import prometheus
+from tests.support import debian
 from tests.support.cluster import ROOT
 
 FOLDER = ROOT / "config" / "prometheus"
@@ -229,9 +229,9 @@ def test_there_are_at_least_thirty_and_each_has_its_cases() -> None:
 
 @pytest.fixture(scope="module")
 def promtool() -> Path:
-    found = prometheus.program("promtool")
+    found = debian.program("promtool")
     if found is None:
-        pytest.skip("NOT CHECKED: this machine has no promtool: `python -m tests.support.prometheus`")
+        pytest.skip("NOT CHECKED: this machine has no promtool: `python -m tests.support.debian`")
     return found
 
 
