@@ -145,7 +145,7 @@ def test_a_worker_whose_consumer_is_dead_makes_its_subsystem_unready(
     fresh_url: str, tmp_path: Path, start: Start
 ) -> None:
     page = start(fresh_url)
-    assert page.verdict("/readiness") == (503, ["no worker lives"])
+    until(lambda: page.verdict("/readiness") == (503, ["no worker lives"]))
     with cluster.probe_worker(fresh_url, log=tmp_path / "log"), Gaia(fresh_url) as g:
         until(lambda: page.verdict("/readiness") == (200, []))
         assert page.verdict("/health") == (200, [])
