@@ -20,6 +20,7 @@ from gaia import Gaia, files, network, process, wire
 from gaia.errors import Transient
 from tasks.cli.server import free_port, is_free
 from tests.support import cluster
+from tests.support.cluster import get
 from tests.support.waiting import until
 
 GAIA = [sys.executable, "-P", "-m", "tasks.cli.main"]
@@ -121,15 +122,6 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         yield made.wait_ready()
     finally:
         assert cluster.stop(made.process, 60) == 0
-
-
-def get(url: str, **headers: str) -> tuple[int, str]:
-    try:
-        with urlopen(Request(url, headers=headers), timeout=30) as reply:  # noqa: S310 - our own page
-            return reply.status, reply.read().decode()
-    except HTTPError as refused:
-        with refused:
-            return refused.code, refused.read().decode()
 
 
 def workers(page: str) -> list[str]:
