@@ -22,6 +22,7 @@ from pydantic_settings.sources.utils import parse_env_vars
 from config.browser import Browser as Browser  # noqa: PLC0414 - a section like those here
 from config.programs import Process
 from config.section import Directory, Section, Text
+from config.watching import Monitor
 from gaia.store.artifacts import MEMORY_BYTES, TTL_LEAST_S, TTL_MOST_S
 from gaia.store.connection import URL_FORM, is_url
 from gaia.store.directory import QUOTA_BYTES, directory_of
@@ -196,8 +197,10 @@ class Worker(Section):
     """Workers that may be lost over a call before it becomes a dead letter."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The least severe lines that are logged."""
-    port: int | None = Field(default=None, ge=0, le=65535)
-    """Reserved for the worker's own metrics and health over TCP."""
+    host: Text = "127.0.0.1"
+    """The address of the worker's own metrics and health. Any but a loopback one needs `GAIA_MONITOR__TOKEN`."""
+    port: int = Field(default=0, ge=0, le=65535)
+    """Their port; 0 takes any free one, which the monitor learns from the heartbeat."""
 
 
 class Flower(Section):
@@ -253,13 +256,6 @@ class Limits(Section):
     """Probes that succeed in a row close a circuit."""
     probe_s: float = Field(default=60.0, ge=0.001, le=86_400)
     """A probe without a verdict for so long is taken for dead, and the next caller is the probe."""
-
-
-class Monitor(Section):
-    """The monitor process."""
-
-    port: int = Field(default=9808, ge=0, le=65535)
-    """Reserved for the cluster's metrics."""
 
 
 class Settings(BaseSettings):

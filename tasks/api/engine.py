@@ -21,6 +21,7 @@ from typing import Any, Final
 import pycurl
 
 from gaia.errors import ConnectFailed, PoolExhausted
+from tasks import metrics
 from tasks.api.transfer import Handles, Transfer
 from tasks.egress import descriptors
 from tasks.egress.judge import Judge
@@ -57,6 +58,7 @@ class Engine:
         self._closed = False
         self.active = 0
         self.waiting = 0
+        metrics.API_BULK.watch(self.figures)
 
     def submit(self, transfers: Sequence[Transfer]) -> None:
         """Start transfers; each has its `done` called once, in the engine's thread."""
@@ -76,6 +78,10 @@ class Engine:
         with self._lock:
             self._ended += transfers
             self._stir()
+
+    def figures(self) -> dict[str, float]:
+        """Give how many transfers have a connection, and how many wait for one."""
+        return {"active": self.active, "waiting": self.waiting}
 
     def alive(self) -> bool:
         """Say whether it takes transfers."""

@@ -35,6 +35,8 @@ VALUES: dict[str, tuple[str, Any]] = {
     "GAIA_NETWORK__NAMESERVERS": ('["192.0.2.1"]', ("192.0.2.1",)),
     "GAIA_WORKER__LOG_LEVEL": ("DEBUG", "DEBUG"),
     "GAIA_FLOWER__BASIC_AUTH": ("me:hunter22", "hidden"),
+    "GAIA_MONITOR__TOKEN": ("hunter2222222222", "hidden"),
+    "GAIA_MONITOR__QUEUES": ('["celery"]', ("celery",)),
     "GAIA_ARTIFACTS__URL": ("file:///srv/artifacts", "file:///srv/artifacts"),
 }
 """Values that are not guessed from the default's type."""

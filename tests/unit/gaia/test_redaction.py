@@ -235,3 +235,13 @@ def test_a_mark_that_does_not_exist_is_a_mistake() -> None:
 
 def test_the_words_of_scrubbing_are_at_hand_here() -> None:
     assert set(redaction.__all__) <= set(dir(redaction))
+
+
+def test_user_info_of_a_url_within_a_parameter_is_hidden_and_known() -> None:
+    inner = quote("https://me:geheim42@host/", safe="")
+    url = f"http://a.example/?next={inner}&plain=1"
+    shown = redaction.redact(url, "url")
+    assert "geheim42" not in str(shown)
+    assert "plain=1" in str(shown)
+    assert "geheim42" in redaction.secrets_of_url(url)
+    assert "geheim42" not in redaction.scrub(f"could not get {url}")
