@@ -22,6 +22,10 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 	$(PIP) install -q --require-hashes -r requirements-dev.lock
 	@touch $@
 
+$(VENV)/.debian: $(VENV)/.dev
+	$(BIN)/python -m tests.support.debian
+	@touch $@
+
 setup: $(VENV)/.runtime ## virtual environment, locked dependencies, Chromium
 	$(BIN)/gaia chromium --install
 
@@ -31,7 +35,7 @@ demo: setup ## a cluster, a small real workload over all five subsystems, a tabl
 up: setup ## the cluster on this machine, until Ctrl-C
 	$(BIN)/gaia up
 
-test: setup $(VENV)/.dev ## every test: real Valkey, workers, Chromium; no internet
+test: setup $(VENV)/.dev $(VENV)/.debian ## every test: real Valkey, workers, Chromium; no internet
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev ## ruff, mypy, import-linter

@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -20,6 +19,10 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources.utils import parse_env_vars
 
+from config.browser import Browser as Browser  # noqa: PLC0414 - a section like those here
+from config.programs import Process
+from config.section import Directory, Section, Text
+from config.watching import Monitor
 from gaia.store.artifacts import MEMORY_BYTES, TTL_LEAST_S, TTL_MOST_S
 from gaia.store.connection import URL_FORM, is_url
 from gaia.store.directory import QUOTA_BYTES, directory_of
@@ -36,13 +39,6 @@ def _redis_url(text: str) -> str:
     if not is_url(text):
         raise ValueError(URL_FORM)
     return text
-
-
-def _absolute(path: Path) -> Path:
-    """Refuse a directory that depends on where the process was started."""
-    if not path.is_absolute():
-        raise ValueError(f"{path} must be an absolute path")
-    return path
 
 
 def _artifacts_url(text: str) -> str:
@@ -63,13 +59,6 @@ def port_range(text: str) -> tuple[int, int]:
     """Give the first and last port of `443` or `8000-8999`."""
     low, dash, high = text.partition("-")
     return _port(low), _port(high if dash else low)
-
-
-def _program(text: str) -> str:
-    """Check an absolute path or glob."""
-    if not text.startswith("/"):
-        raise ValueError(f"{text!r} must be an absolute path or glob")
-    return text
 
 
 def _cidr(text: str) -> str:
@@ -112,21 +101,12 @@ def _proxy(given: SecretStr) -> SecretStr:
     return given
 
 
-Text = Annotated[str, Field(min_length=1)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 ArtifactsUrl = Annotated[str, AfterValidator(_artifacts_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
-Directory = Annotated[Path, AfterValidator(_absolute)]
 Ports = Annotated[str, AfterValidator(_ports)]
-Program = Annotated[str, AfterValidator(_program)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 RootName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Egress(Section):
@@ -185,36 +165,6 @@ class Files(Section):
     """Operations at once in one worker; more wait."""
 
 
-class Process(Section):
-    """Running programs."""
-
-    executables: tuple[Program, ...] = Field(default=(), examples=[["/usr/bin/git", "/opt/tools/*"]])
-    """Absolute paths or globs of programs that may run. None by default."""
-    env_allowed: tuple[Text, ...] = Field(default=("LANG", "LC_ALL", "TZ", "TERM"), examples=[["LANG", "TZ"]])
-    """Names of variables a caller may set."""
-    memory_bytes: int = Field(default=256 * 1024 * 1024, gt=0)
-    """Resident memory of a tree, when the call sets none."""
-    output_bytes: int = Field(default=1024 * 1024, gt=0)
-    """What stdout and stderr may hold each, when the call sets none."""
-    grace_s: float = Field(default=2.0, ge=0, le=60)
-    """Between SIGTERM and SIGKILL."""
-
-
-class Browser(Section):
-    """Chromium."""
-
-    chromium: Text | None = None
-    """Path of the browser. By default the first found of the usual names on the PATH."""
-    no_sandbox: bool = False
-    """Run Chromium without its sandbox. Only for machines whose kernel forbids it; pages are then less confined."""
-    user: Text = "nobody"
-    """When the worker runs as root, Chromium runs under this user."""
-    max_pages: int = Field(default=4, ge=1, le=100)
-    """Pages at once in one worker."""
-    recycle_after: int = Field(default=200, ge=1)
-    """Pages after which a browser is replaced, since long-lived ones grow."""
-
-
 class Network(Section):
     """Names and reachability."""
 
@@ -236,7 +186,7 @@ class Worker(Section):
     """A worker process."""
 
     concurrency: int | None = Field(default=None, ge=1, le=1000)
-    """Calls at once. By default 10 for api, files and network, 8 for process, 4 for browser."""
+    """Calls at once. By default 10 for api, files and network, 208 for process, 4 for browser."""
     grace_s: float = Field(default=20.0, ge=0, le=3600)
     """How long a stopping worker lets running calls end before it hands them back."""
     deadline_s: float = Field(default=900.0, gt=0, le=86_400)
@@ -247,8 +197,10 @@ class Worker(Section):
     """Workers that may be lost over a call before it becomes a dead letter."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The least severe lines that are logged."""
-    port: int | None = Field(default=None, ge=0, le=65535)
-    """Reserved for the worker's own metrics and health over TCP."""
+    host: Text = "127.0.0.1"
+    """The address of the worker's own metrics and health. Any but a loopback one needs `GAIA_MONITOR__TOKEN`."""
+    port: int = Field(default=0, ge=0, le=65535)
+    """Their port; 0 takes any free one, which the monitor learns from the heartbeat."""
 
 
 class Flower(Section):
@@ -304,13 +256,6 @@ class Limits(Section):
     """Probes that succeed in a row close a circuit."""
     probe_s: float = Field(default=60.0, ge=0.001, le=86_400)
     """A probe without a verdict for so long is taken for dead, and the next caller is the probe."""
-
-
-class Monitor(Section):
-    """The monitor process."""
-
-    port: int = Field(default=9808, ge=0, le=65535)
-    """Reserved for the cluster's metrics."""
 
 
 class Settings(BaseSettings):

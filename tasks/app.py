@@ -11,6 +11,7 @@ import redis
 from celery import Celery, signals
 
 from config.celery_options import celery_options
+from config.monitor_options import bearer
 from config.settings import Settings, SettingsError, load
 from gaia import wire
 from gaia.errors import GaiaError
@@ -25,11 +26,14 @@ from tasks.artifacts import keeping as artifacts_keeping
 from tasks.artifacts.sweeper import Sweeper
 from tasks.broker import holder, probe, transport
 from tasks.browser import tasks as browser_tasks
+from tasks.checkup import Checkup
 from tasks.delivery.running import Running
 from tasks.files import tasks as files_tasks
 from tasks.network import tasks as network_tasks
 from tasks.process import tasks as process_tasks
-from tasks.runtime import logs, node, stopping
+from tasks.runtime import endpoint, logs, node, services, stopping
+from tasks.runtime.vitals import Vitals
+from tasks.scope import Clock
 
 SUBSYSTEMS = (api_tasks, files_tasks, browser_tasks, process_tasks, network_tasks)
 """Imported for their effect: each enters its handlers."""
@@ -71,16 +75,20 @@ def build(settings: Settings) -> Celery:
     )
     signals.celeryd_init.connect(_require_fit, weak=False)
     signals.celeryd_after_setup.connect(_require_one_process, weak=False)
+    pages = _serve(settings)
     # Before the worker is a node, which would be sent calls about its roots.
     _claim_roots(found, Roster(broker, settings.redis_url))
+    # Before the node goes, and with it the way to what lives here.
+    signals.worker_shutting_down.connect(lambda **_: services.drain_services(), weak=False)
     node.install(
         found,
         connect(settings.redis_url, reply_timeout_s=nodes.REPLY_TIMEOUT_S),
         connect(result_url, reply_timeout_s=nodes.REPLY_TIMEOUT_S, retries=0),
         settings.files.local,
+        lambda: pages.url,
     )
     _sweep(keeping, broker)
-    stopping.install(running, wiring.close_services, settings.worker.grace_s)
+    stopping.install(running, services.close_services, settings.worker.grace_s)
     signals.setup_logging.connect(lambda **_: logs.configure(settings.worker.log_level), weak=False)
     return found
 
@@ -97,6 +105,15 @@ def _require_one_process(instance: Any, **_: Any) -> None:
     """Refuse a pool of processes: they know nothing of the leases, and a result is stored by who has the lease."""
     if instance.pool_cls.__module__ == "celery.concurrency.prefork":
         sys.exit("gaia: a pool of processes cannot be used; start more workers, or use -P threads or -P solo")
+
+
+def _serve(settings: Settings) -> endpoint.Endpoint:
+    """Let every worker of this process serve its pages."""
+    own = settings.worker
+    vitals = Vitals()
+    pages = endpoint.Endpoint(vitals, Checkup(vitals.queues, vitals.unready, Clock()).report)
+    endpoint.install(pages, vitals, own.host, own.port, bearer(settings, own.host, "GAIA_WORKER__HOST"))
+    return pages
 
 
 def _claim_roots(app: Celery, roster: Roster) -> None:
@@ -121,11 +138,11 @@ def _sweep(keeping: Keeping, broker: redis.Redis) -> None:
         signals.worker_shutdown.connect(lambda **_: sweeper.close(), weak=False)
 
 
-def _load() -> Settings:
+def _build() -> Celery:
     try:
-        return load()
+        return build(load())
     except SettingsError as failure:
         sys.exit(f"gaia: {failure}")
 
 
-app = build(_load())
+app = _build()

@@ -30,7 +30,7 @@ class Clock:
 class CancelToken:
     """Set once, from any thread; runs the callbacks registered by whoever must be woken."""
 
-    __slots__ = ("_callbacks", "_event", "_lock", "_set")
+    __slots__ = ("_callbacks", "_event", "_lock", "_set", "stopping")
 
     def __init__(self) -> None:
         """Start unset."""
@@ -39,6 +39,8 @@ class CancelToken:
         self._event: threading.Event | None = None
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
+        self.stopping = False
+        """Whether it was the worker's end that set it, not the caller."""
 
     def is_set(self) -> bool:
         """Say whether the call was cancelled."""
@@ -52,9 +54,13 @@ class CancelToken:
             event = self._event = self._event or threading.Event()
         return event.wait(timeout_s)
 
-    def set(self) -> None:
-        """Cancel. Each callback runs once, in this thread; one that raises does not keep the rest from running."""
+    def set(self, *, stopping: bool = False) -> None:
+        """Cancel, or stop because the worker ends.
+
+        Each callback runs once, in this thread; one that raises does not keep the rest from running.
+        """
         with self._lock:
+            self.stopping = self.stopping or (stopping and not self._set)
             self._set = True
             if self._event is not None:
                 self._event.set()

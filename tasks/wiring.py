@@ -12,7 +12,6 @@ contract's policy allows, and otherwise stored; a foreign one is a defect, logge
 
 import functools
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -45,7 +44,7 @@ from gaia.store.results import parse
 from tasks import metrics
 from tasks.broker.holder import holding
 from tasks.delivery.running import Running
-from tasks.runtime import identity
+from tasks.runtime import identity, services
 from tasks.runtime.express import ENDED
 from tasks.runtime.logs import working_on
 from tasks.runtime.progress import Reporter
@@ -53,7 +52,6 @@ from tasks.runtime.reply import Reply
 from tasks.scope import CancelToken, Clock, Elsewhere, Later, Scope
 
 R = TypeVar("R")
-T = TypeVar("T")
 C = TypeVar("C", bound=Call[Any])
 
 NEWER_PAUSE_S: Final = 5.0
@@ -73,7 +71,7 @@ class Handler:
 HANDLERS: Final[dict[str, Handler]] = {}
 """Operation name to handler, filled as the subsystems' `tasks` modules are imported."""
 
-_closers: list[Callable[[], None]] = []
+once = services.once
 
 
 def handles(contract: type[C]) -> Callable[[Callable[[C, Scope], Any]], Callable[[C, Scope], Any]]:
@@ -87,40 +85,6 @@ def handles(contract: type[C]) -> Callable[[Callable[[C, Scope], Any]], Callable
         return perform
 
     return enter
-
-
-def once(build: Callable[[], T]) -> Callable[[], T]:
-    """Build a service at its first use, in one thread, and close it when the worker ends.
-
-    `functools.cache` alone would let two threads build at once.
-    """
-    lock = threading.Lock()
-    built: list[T] = []
-
-    @functools.wraps(build)
-    def get() -> T:
-        with lock:
-            if not built:
-                built.append(build())
-                close = getattr(built[0], "close", None)
-                if close is not None:
-                    _closers.append(close)
-            return built[0]
-
-    return get
-
-
-def close_services() -> None:
-    """Close every service that was built, the last first; one that fails does not keep the rest open."""
-    while True:
-        try:
-            close = _closers.pop()
-        except IndexError:
-            return  # two threads may close at a worker's end
-        try:
-            close()
-        except Exception:
-            log.exception("a service could not be closed")
 
 
 @dataclass(frozen=True)
@@ -146,8 +110,6 @@ def install(app: Celery, surroundings: Surroundings) -> None:
 
 
 def _operation(name: str, handler: Handler, surroundings: Surroundings) -> "Task[Any, Any]":
-    meters = metrics.meters(name)
-
     def run(self: "Task[Any, Any]", *args: object, **fields: object) -> Reply:
         told = vars(self.request)
         ended = told.get(ENDED)
@@ -156,12 +118,12 @@ def _operation(name: str, handler: Handler, surroundings: Surroundings) -> "Task
         if ended is not None:
             return cast("Reply", ended)
         properties = told.get("properties") or {}
-        return Run(self, handler, surroundings, meters, fields, told, properties).outcome(args)
+        return Run(self, handler, surroundings, metrics.meters(name), fields, told, properties).outcome(args)
 
     def perform(
         self: "Task[Any, Any]", headers: Mapping[str, Any], properties: Mapping[str, Any], fields: Mapping[str, object]
     ) -> Reply:
-        return Run(self, handler, surroundings, meters, fields, headers, properties).outcome(())
+        return Run(self, handler, surroundings, metrics.meters(name), fields, headers, properties).outcome(())
 
     # Celery makes one task object a class, so each operation is a class of its own.
     kind = type(
@@ -231,7 +193,7 @@ class Run:
         meters, monotonic = self.meters, self.around.clock.monotonic
         started = monotonic()
         ended = "error"
-        meters.running.inc()
+        meters.begin()
         try:
             with working_on(self.operation, self.id, self.scrub):
                 reply = self._guarded(args)
@@ -250,9 +212,7 @@ class Run:
         else:
             return reply
         finally:
-            meters.running.dec()
-            meters.ended[ended].inc()
-            meters.run_seconds.observe(monotonic() - started)
+            meters.end(ended, monotonic() - started)
 
     def _guarded(self, args: tuple[object, ...]) -> Reply:
         """Perform the call; let no foreign error and no secret out."""
@@ -271,7 +231,7 @@ class Run:
                 if wire.times(self.header)[1] is not None:
                     self._come_back(NEWER_PAUSE_S)
                 failure = error
-                self._bury("no worker of the message's version came before its deadline", failure)
+                self._bury("newer_version", "no worker of the message's version came before its deadline", failure)
             except GaiaError as error:
                 failure = error.scrubbed(self.scrub)
             except (CeleryError, WorkerShutdown, WorkerTerminate):
@@ -283,7 +243,7 @@ class Run:
             self._hand_back_if_stopping()
             self._retry_if_allowed(failure)
             if self.told.get("ignore_result") and not isinstance(failure, Cancelled):
-                self._bury("it failed, and its result is stored for nobody", failure)
+                self._bury("unread_failure", "it failed, and its result is stored for nobody", failure)
             raise failure from None
         finally:
             running.leave(self.id, cancelled)
@@ -319,8 +279,8 @@ class Run:
         clock = self.around.clock
         now = clock.wall()
         published_at, deadline = wire.times(given)
-        if published_at is not None:
-            self.meters.wait_seconds.observe(max(0.0, now - published_at))
+        if published_at is not None and not self.told.get("retries") and not self.lost_leases:
+            self.meters.waited(max(0.0, now - published_at))
         deadline = now + self.around.deadline_s if deadline is None else deadline
         if deadline <= now:
             raise DeadlineExceeded(self.operation, round(now - deadline, 3))
@@ -348,7 +308,7 @@ class Run:
             self._remember(f"worker {self.lost_leases} was lost")
         if self.lost_leases >= self.around.delivery_cap:
             failure = WorkerLostTooOften(self.operation, self.lost_leases)
-            self._bury("its workers were lost", failure)
+            self._bury("workers_lost", "its workers were lost", failure)
             raise failure
 
     def _skip_what_is_done(self, envelope: wire.Envelope) -> None:
@@ -357,6 +317,7 @@ class Run:
             return
         with reaching(self.around.results_url):
             if parse(self.around.results.get(keys.result(self.id))) is not None:
+                metrics.DUPLICATES.labels("done").inc()
                 raise Ignore
 
     def _go_to_holder(self, call: Call[Any]) -> None:
@@ -395,6 +356,7 @@ class Run:
         policy = call.retries()
         if scope.attempts < policy.attempts and scope.retryable and call.may_retry(failure):
             pause_s = max(policy.pause_s(scope.attempts), getattr(failure, "retry_after_s", 0.0))
+            metrics.RETRIES.labels(self.operation).inc()
             log.info("attempt %d failed, the next is in %.3f s: %s", scope.attempts, pause_s, failure)
             self._remember(f"attempt {scope.attempts} failed", str(failure))
             self._come_back(pause_s, retries=scope.attempts, because=failure)
@@ -439,7 +401,7 @@ class Run:
             with suppress(RedisError, OSError, UnicodeError):
                 idempotency.settle(self.around.broker, key, self.id)
 
-    def _bury(self, reason: str, failure: GaiaError) -> None:
+    def _bury(self, kind: str, reason: str, failure: GaiaError) -> None:
         holder = holding(self.tag)
         if holder is not None:
-            holder.bury(self.tag, reason, str(failure))
+            holder.bury(self.tag, reason, str(failure), kind=kind)

@@ -5,6 +5,7 @@ A converter is compiled once per type from its annotations and cached. The forms
     str, int, float, bool, None   themselves; an int is taken for a float, nothing else is converted
     bytes                         base64 text; over `INLINE_LIMIT_BYTES` {"$artifact": {...}} when a store is at hand
     Body                          the same, and an `Artifact` that was put before; decoded it is always bytes
+    Text                          itself; over `INLINE_LIMIT_BYTES` of UTF-8 an artifact, as bytes; decoded always a str
     tuple[X, ...]                 an array
     Mapping[str, X]               an object
     Literal[...]                  one of the values
@@ -19,41 +20,21 @@ Numbers must be finite: NaN is no JSON.
 
 import base64
 import binascii
-import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
-from typing import Any, Final, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, NewType, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from gaia.scalars import Mismatch as Mismatch  # noqa: PLC0414 - part of what this module raises
+from gaia.scalars import beneath, exactly, key, name_of, scalar
 
 INLINE_LIMIT_BYTES: Final = 64 * 1024
 """A larger body travels as an artifact, so that the queue's lists hold small messages."""
 
 ARTIFACT: Final = "$artifact"
 
-INT_LIMIT_BITS: Final = 8192
-"""Larger integers are refused: Python writes none of more than 4300 digits, and other readers far fewer."""
-
-SHOWN_CHARACTERS: Final = 200
-"""A path is cut there: names in it are the sender's."""
-
 T = TypeVar("T")
-
-
-class Mismatch(ValueError):  # noqa: N818 - a finding about data; the caller turns it into an error of ours
-    """A value does not fit its type. `path` names the field, as `headers.accept` or `items[3].status`."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        """Keep both, for the caller's error."""
-        path = path if len(path) <= SHOWN_CHARACTERS else path[: SHOWN_CHARACTERS - 1] + "…"
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def beneath(self, outer: str) -> "Mismatch":
-        """Give the same finding seen from the container."""
-        joint = "" if self.path.startswith("[") or not self.path else "."
-        return Mismatch(f"{outer}{joint}{self.path}", self.reason)
 
 
 @dataclass(frozen=True)
@@ -68,6 +49,9 @@ class Artifact:
 
 Body = bytes | Artifact
 """A body in a call: its bytes, or one that lies in the store already."""
+
+Text = NewType("Text", str)
+"""A text that may be large."""
 
 
 def content(body: Body) -> bytes:
@@ -118,7 +102,7 @@ def register(kind: type, encode: Callable[[Any], object], decode: Callable[[Any]
 
     def checked(value: Any, _: Session | None) -> object:
         if not isinstance(value, kind):
-            raise Mismatch("", f"must be {kind.__name__}, got {_name(value)}")
+            raise Mismatch("", f"must be {kind.__name__}, got {name_of(value)}")
         return encode(value)
 
     _forms[kind] = (checked, lambda given, _: decode(given))
@@ -184,6 +168,8 @@ def _encoder(kind: Any) -> Encode:  # noqa: PLR0911 - one for each form
     origin = get_origin(kind)
     if kind in (bytes, Body):
         return _encode_bytes if kind is bytes else _encode_body
+    if kind is Text:
+        return _encode_text
     if origin in (Union, types.UnionType):
         return _optional(_encoder(_only(kind)))
     if origin is tuple:
@@ -193,7 +179,7 @@ def _encoder(kind: Any) -> Encode:  # noqa: PLR0911 - one for each form
     if kind in _forms:
         return _forms[kind][0]
     # Scalars have one form on both sides, so one check serves both directions.
-    return _scalar(kind)
+    return scalar(kind)
 
 
 def _dataclass_encoder(kind: Any) -> Encode:
@@ -203,13 +189,13 @@ def _dataclass_encoder(kind: Any) -> Encode:
 
     def run(value: Any, blobs: Session | None) -> Any:
         if not isinstance(value, made):
-            raise Mismatch("", f"must be {made.__name__}, got {_name(value)}")
+            raise Mismatch("", f"must be {made.__name__}, got {name_of(value)}")
         given = {}
         for name, each, default in plan:
             item = getattr(value, name)
             if type(item) is type(default) and item == default:
                 continue
-            given[name] = _beneath(name, each, item, blobs)
+            given[name] = beneath(name, each, item, blobs)
         return given
 
     return run
@@ -228,11 +214,19 @@ def _encode_body(value: Any, blobs: Session | None) -> Any:
 
 def _encode_bytes(value: Any, blobs: Session | None) -> Any:
     if not isinstance(value, bytes | bytearray | memoryview):
-        raise Mismatch("", f"must be bytes, got {_name(value)}")
+        raise Mismatch("", f"must be bytes, got {name_of(value)}")
     body = bytes(value)
     if blobs is not None and len(body) > INLINE_LIMIT_BYTES:
         return _reference(blobs.put(body))
     return base64.b64encode(body).decode("ascii")
+
+
+def _encode_text(value: Any, blobs: Session | None) -> Any:
+    text: str = exactly(str)(value, None)
+    # A character has at most four bytes, so most texts need no second look.
+    if blobs is None or (len(text) * 4 <= INLINE_LIMIT_BYTES or len(text.encode()) <= INLINE_LIMIT_BYTES):
+        return text
+    return _reference(blobs.put(text.encode()))
 
 
 def _reference(artifact: Artifact) -> dict[str, Any]:
@@ -242,8 +236,8 @@ def _reference(artifact: Artifact) -> dict[str, Any]:
 def _encode_mapping(item: Encode) -> Encode:
     def run(value: Any, blobs: Session | None) -> Any:
         if not isinstance(value, Mapping):
-            raise Mismatch("", f"must be a mapping, got {_name(value)}")
-        return {_key(name): _beneath(name, item, each, blobs) for name, each in value.items()}
+            raise Mismatch("", f"must be a mapping, got {name_of(value)}")
+        return {key(name): beneath(name, item, each, blobs) for name, each in value.items()}
 
     return run
 
@@ -255,10 +249,10 @@ def _encode_items(kinds: tuple[Any, ...], compiler: Callable[[Any], Encode]) -> 
 
     def run(value: Any, blobs: Session | None) -> list[Any]:
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-            raise Mismatch("", f"must be an array, got {_name(value)}")
+            raise Mismatch("", f"must be an array, got {name_of(value)}")
         if not endless and len(value) != len(plan):
             raise Mismatch("", f"must have {len(plan)} items, got {len(value)}")
-        return [_beneath(f"[{index}]", plan[0 if endless else index], each, blobs) for index, each in enumerate(value)]
+        return [beneath(f"[{index}]", plan[0 if endless else index], each, blobs) for index, each in enumerate(value)]
 
     return run
 
@@ -277,6 +271,8 @@ def _decoder(kind: Any, lenient: bool) -> Decode:  # noqa: FBT001, PLR0911 - a c
     origin = get_origin(kind)
     if kind in (bytes, Body):
         return _bytes_decoder(lenient)
+    if kind is Text:
+        return _text_decoder(lenient)
     if origin in (Union, types.UnionType):
         return _optional(_decoder(_only(kind), lenient))
     if origin is tuple:
@@ -284,7 +280,7 @@ def _decoder(kind: Any, lenient: bool) -> Decode:  # noqa: FBT001, PLR0911 - a c
         return lambda given, blobs: tuple(items(given, blobs))
     if origin is not None and issubclass(_class_of(origin), Mapping):
         return _encode_mapping(_decoder(get_args(kind)[1], lenient))
-    return _scalar(kind)
+    return scalar(kind)
 
 
 @cache
@@ -298,7 +294,7 @@ def _fields_decoder(kind: Any, lenient: bool) -> Callable[[Any, Session | None],
 
     def run(given: Any, blobs: Session | None) -> dict[str, Any]:
         if type(given) is not dict and not isinstance(given, Mapping):
-            raise Mismatch("", f"must be an object, got {_name(given)}")
+            raise Mismatch("", f"must be an object, got {name_of(given)}")
         found: dict[str, Any] = {}
         for name, value in given.items():
             each = plan.get(name)
@@ -306,7 +302,7 @@ def _fields_decoder(kind: Any, lenient: bool) -> Callable[[Any, Session | None],
                 if lenient:
                     continue
                 raise Mismatch(str(name), f"is unknown; known are {', '.join(sorted(plan))}")
-            found[name] = _beneath(name, each, value, blobs)
+            found[name] = beneath(name, each, value, blobs)
         for name in needed:
             if name not in found:
                 raise Mismatch(name, "is missing")
@@ -328,9 +324,24 @@ def _bytes_decoder(lenient: bool) -> Decode:  # noqa: FBT001 - as of its caller
     return run
 
 
+def _text_decoder(lenient: bool) -> Decode:  # noqa: FBT001 - as of its caller
+    body = _bytes_decoder(lenient)
+
+    def run(given: Any, blobs: Session | None) -> str:
+        if not isinstance(given, Mapping):
+            text: str = exactly(str)(given, None)
+            return text
+        try:
+            return body(given, blobs).decode()  # type: ignore[no-any-return]  # what a decoder of bytes gives
+        except UnicodeDecodeError:
+            raise Mismatch("", "must be text in UTF-8") from None
+
+    return run
+
+
 def _decode_base64(given: Any) -> bytes:
     if not isinstance(given, str):
-        raise Mismatch("", f"must be base64 text, got {_name(given)}")
+        raise Mismatch("", f"must be base64 text, got {name_of(given)}")
     try:
         return base64.b64decode(given, validate=True)
     except (binascii.Error, ValueError):
@@ -340,94 +351,8 @@ def _decode_base64(given: Any) -> bytes:
 # --- both
 
 
-def _scalar(kind: Any) -> Encode:
-    if kind is Any or kind is object:
-        return _json
-    if get_origin(kind) is Literal:
-        return _literal(get_args(kind))
-    if kind is float:
-        return _float
-    if kind is int:
-        return _int
-    if kind in (str, bool):
-        return _exactly(kind)
-    message = f"no wire form for {kind!r}"
-    raise TypeError(message)
-
-
-def _exactly(kind: type) -> Encode:
-    names = {str: "a string", bool: "true or false"}
-
-    def run(value: Any, _: Session | None) -> Any:
-        if not isinstance(value, kind):
-            raise Mismatch("", f"must be {names[kind]}, got {_name(value)}")
-        return value
-
-    return run
-
-
-def _int(value: Any, _: Session | None) -> int:
-    # bool is a subclass of int; a flag is no number.
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise Mismatch("", f"must be an integer, got {_name(value)}")
-    if value.bit_length() > INT_LIMIT_BITS:
-        raise Mismatch("", f"must have at most {INT_LIMIT_BITS} bits")
-    return value
-
-
-def _float(value: Any, _: Session | None) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise Mismatch("", f"must be a number, got {_name(value)}")
-    try:
-        found = float(value)
-    except OverflowError:
-        found = math.inf
-    if not math.isfinite(found):
-        raise Mismatch("", "must be a finite number")
-    return found
-
-
-def _literal(allowed: tuple[Any, ...]) -> Encode:
-    def run(value: Any, _: Session | None) -> Any:
-        if not any(value == each and type(value) is type(each) for each in allowed):
-            raise Mismatch("", f"must be one of {', '.join(map(str, allowed))}")
-        return value
-
-    return run
-
-
-def _json(value: Any, blobs: Session | None) -> Any:
-    """Let any JSON value pass, tuples as arrays."""
-    if value is None or isinstance(value, str | bool):
-        return value
-    if isinstance(value, int):
-        return _int(value, blobs)
-    if isinstance(value, float):
-        return _float(value, blobs)
-    if isinstance(value, Mapping):
-        return {_key(name): _beneath(name, _json, each, blobs) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_beneath(f"[{index}]", _json, each, blobs) for index, each in enumerate(value)]
-    raise Mismatch("", f"must be a JSON value, got {_name(value)}")
-
-
 def _optional(inner: Encode) -> Encode:
     return lambda value, blobs: None if value is None else inner(value, blobs)
-
-
-def _beneath(name: object, convert: Encode, value: Any, blobs: Session | None) -> Any:
-    try:
-        return convert(value, blobs)
-    except Mismatch as found:
-        raise found.beneath(str(name)) from None
-    except RecursionError:
-        raise Mismatch(str(name), "is nested too deeply") from None
-
-
-def _key(name: object) -> str:
-    if not isinstance(name, str):
-        raise Mismatch(repr(name), f"must have a string for its name, got {_name(name)}")
-    return name
 
 
 def _only(kind: Any) -> Any:
@@ -443,8 +368,3 @@ def _only(kind: Any) -> Any:
 
 def _class_of(origin: Any) -> type:
     return origin if isinstance(origin, type) else object
-
-
-def _name(value: object) -> str:
-    known = {type(None): "null", dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
-    return known.get(type(value), type(value).__name__)

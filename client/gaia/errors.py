@@ -13,7 +13,7 @@ from typing import Self
 
 from gaia import codec
 
-__all__ = ["REGISTRY", "GaiaError", "Permanent", "Transient", "revive"]
+__all__ = ["REGISTRY", "GaiaError", "Permanent", "Transient", "picture_of", "revive"]
 
 
 @dataclass(eq=False, repr=False)
@@ -492,12 +492,12 @@ class CircuitOpen(Transient):
 
 @dataclass(eq=False, repr=False)
 class LeaseLost(Transient):
-    """A slot of a concurrency limit was not renewed in time; another may have it by now."""
+    """A slot of a concurrency limit is not held: it lapsed or was given back. Another may have it by now."""
 
     limit: str
 
     def __str__(self) -> str:
-        return f"the lease of {self.limit} lapsed while it was held"
+        return f"the lease of {self.limit} is not held: its time was over, or it was given back before"
 
 
 # --- of files
@@ -655,6 +655,16 @@ class StartFailed(Permanent):
         return f"{self.path} could not be started: {self.reason}"
 
 
+@dataclass(eq=False, repr=False)
+class ProcessMissing(Permanent):
+    """The worker that the id names holds no such program: it ended a while ago and was forgotten, or never was."""
+
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.id} is no started program, or was forgotten after its end"
+
+
 # --- of browsers
 
 
@@ -670,13 +680,111 @@ class BrowserUnavailable(Transient):
 
 @dataclass(eq=False, repr=False)
 class NavigationFailed(Permanent):
-    """The page could not be loaded."""
+    """The page could not be loaded. `screenshot` as in `PageTimedOut`."""
+
+    url: str
+    reason: str
+    screenshot: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.url} could not be loaded: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class PageTimedOut(TimedOut):
+    """A page was not done in time.
+
+    `screenshot` refers to a JPEG of that moment, "" if the page could not be drawn any more: `picture_of(error)` gives
+    the artifact, `Gaia.open` its bytes.
+    """
+
+    url: str = ""
+    screenshot: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.operation}: {self.url} was not done within {self.timeout_s:.3f} s"
+
+
+@dataclass(eq=False, repr=False)
+class PageTooLarge(BodyTooLarge):
+    """Markup or text of a page is over the cap. `screenshot` as in `PageTimedOut`."""
+
+    screenshot: str = ""
+
+
+@dataclass(eq=False, repr=False)
+class PageCrashed(Permanent):
+    """The process of the page ended under the call, as by a lack of memory; a capture was tried twice."""
 
     url: str
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.url} could not be loaded: {self.reason}"
+        return f"{self.url} crashed: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class StepFailed(Permanent):
+    """A step could not be done: its element did not appear, or cannot be used so. `step` counts from 0."""
+
+    step: int
+    action: str
+    reason: str
+    screenshot: str = ""
+
+    def __str__(self) -> str:
+        return f"step {self.step} ({self.action}) failed: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class ScriptFailed(Permanent):
+    """JavaScript of the caller threw, or gave what is no JSON."""
+
+    reason: str
+    screenshot: str = ""
+
+    def __str__(self) -> str:
+        return f"the script failed: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class SessionMissing(Permanent):
+    """The worker lives, but the browser session has ended: closed, idle for too long, or its browser crashed."""
+
+    id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"there is no session {self.id}: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class TabMissing(Permanent):
+    """The session has no such tab: it was closed, it crashed, or it never was."""
+
+    session: str
+    tab: str
+
+    def __str__(self) -> str:
+        return f"session {self.session} has no tab {self.tab!r}"
+
+
+@dataclass(eq=False, repr=False)
+class InvalidExtension(Permanent):
+    """An archive holds no extension that Chromium takes."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the extension cannot be loaded: {self.reason}"
+
+
+def picture_of(error: GaiaError) -> codec.Artifact | None:
+    """Give the picture of the moment in which a page failed; None if there is none."""
+    found = str(getattr(error, "screenshot", "")).split(":")
+    if len(found) != 3 or not found[1].isdigit():  # noqa: PLR2004 - id, size, SHA-256
+        return None
+    return codec.Artifact(found[0], int(found[1]), found[2], "image/jpeg")
 
 
 def _registry() -> dict[str, type[GaiaError]]:

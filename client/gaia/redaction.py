@@ -343,6 +343,8 @@ def _url_secrets(value: object) -> Iterator[str]:
             # A parameter of the path ends at the query, one of the query may hold a question mark.
             for each in (found["value"], found["value"].partition("?")[0]):
                 yield from (each, unquote(each), unquote_plus(each))
+        elif "://" in (inner := unquote(found["value"])) and inner != found["value"]:
+            yield from _url_secrets(inner)
 
 
 def _argv_secrets(value: object) -> Iterator[str]:

@@ -71,8 +71,9 @@ scrub = Scrubber()
 
 
 def hide_parameter(found: re.Match[str]) -> str:
-    """Replace a match of `name`, as `?token=`, and `value` if the name sounds secret."""
-    return found["name"] + MASK if names_secret(found) else found[0]
+    """Replace a match of `name`, as `?token=`, and `value` if the name sounds secret or a URL in it has user-info."""
+    hidden = names_secret(found) or _USER_INFO.search(unquote(found["value"]))
+    return found["name"] + MASK if hidden else found[0]
 
 
 def names_secret(found: re.Match[str]) -> bool:

@@ -17,6 +17,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, port_by_scheme
 
 from gaia.errors import PoolExhausted
+from tasks import metrics
 from tasks.api.bounds import BoundedSocket, Bounds, PlainSocket, TlsSocket
 from tasks.api.outgoing import Origin
 from tasks.api.proxies import Proxy
@@ -105,6 +106,7 @@ class Connections:
         self._idle: OrderedDict[Key, list[Connection]] = OrderedDict()
         self._kept = 0
         self._closed = False
+        metrics.API_CONNECTIONS.watch(self.states)
 
     @contextmanager
     def using(self, origin: Origin, bounds: Bounds) -> Iterator[None]:
@@ -138,6 +140,11 @@ class Connections:
         with self._freed:
             busy = self._busy.total()
         return busy, self._kept
+
+    def states(self) -> dict[str, float]:
+        """Give the same by name, for the metrics."""
+        busy, idle = self.counts()
+        return {"busy": busy, "idle": idle}
 
     def full(self) -> bool:
         """Say whether an origin has all the connections it may have."""

@@ -11,7 +11,6 @@ that were judged, and each one it opens a socket to is judged again as it does.
 import contextlib
 import logging
 import os
-import resource
 import select
 import threading
 import time
@@ -22,7 +21,9 @@ from typing import Any, Final
 import pycurl
 
 from gaia.errors import ConnectFailed, PoolExhausted
+from tasks import metrics
 from tasks.api.transfer import Handles, Transfer
+from tasks.egress import descriptors
 from tasks.egress.judge import Judge
 
 SPARE_FILES: Final = 256
@@ -59,6 +60,7 @@ class Engine:
         self._closed = False
         self.active = 0
         self.waiting = 0
+        metrics.API_BULK.watch(self.figures)
 
     def submit(self, transfers: Sequence[Transfer]) -> None:
         """Start transfers; each is handed to its `done` once, in the engine's thread, with others that ended then."""
@@ -82,6 +84,10 @@ class Engine:
         with self._lock:
             self._fed.append((transfer, size_bytes))
             self._stir()
+
+    def figures(self) -> dict[str, float]:
+        """Give how many transfers have a connection, and how many wait for one."""
+        return {"active": self.active, "waiting": self.waiting}
 
     def alive(self) -> bool:
         """Say whether it takes transfers."""
@@ -280,12 +286,8 @@ def _stopped(transfers: Sequence[Transfer]) -> None:
 
 def _allowed(connections: int) -> int:
     """Raise the soft limit of open files for that many connections; give how many there may be."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = connections + SPARE_FILES
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    fits = connections if soft == resource.RLIM_INFINITY else max(1, min(connections, soft - SPARE_FILES))
+    soft = descriptors.raised(connections + SPARE_FILES)
+    fits = max(1, min(connections, soft - SPARE_FILES))
     if fits < connections:
         log.warning("%d bulk connections instead of %d: the limit of open files is %d", fits, connections, soft)
     return fits

@@ -67,7 +67,7 @@ class Feeding:
         return self._hungry[0][0] - now if self._hungry else inf
 
     def _ask(self, starved: Starved, names: Names, now: float) -> None:
-        found = self._limits.ask_bytes(names, starved.wanted_bytes, if_away=OPEN)
+        found = self._limits.take(names, starved.wanted_bytes, if_away=OPEN)
         if isinstance(found, Refused):
             self._put(now + found.retry_after_s, starved, names)
             return

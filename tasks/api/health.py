@@ -40,10 +40,8 @@ def stats(worker: str, tally: Tally, connections: Connections, engine: Engine) -
 
 def report(worker: str, connections: Connections, engine: Engine) -> api.ApiHealth:
     """Say whether the worker can send, and what keeps it from sending all it is asked to."""
-    circuits = {
-        state: int(metrics.REGISTRY.get_sample_value("gaia_circuits", {"state": state}) or 0)
-        for state in ("closed", "open", "half_open")
-    }
+    known = metrics.by_label(metrics.CIRCUITS, "state")
+    circuits = {state: int(known.get(state, 0)) for state in ("closed", "open", "half_open")}
     findings = []
     if circuits["open"] or circuits["half_open"]:
         findings.append(f"{circuits['open']} circuits are open, {circuits['half_open']} half-open")

@@ -8,8 +8,11 @@ from gaia.errors import GaiaError
 from tasks import metrics
 
 REMEMBERED: Final = 1000
-_EXCHANGES: Final = {each: metrics.API_EXCHANGES.labels(each) for each in ("succeeded", "failed", "limited")}
 QUANTILES: Final = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+FOLLOWING: Final = frozenset({"retried", "resumed", "redirected"})
+
+_EXCHANGES: Final = {each: metrics.API_EXCHANGES.labels(each) for each in ("succeeded", "failed", "limited")}
+"""Looked up once: a look-up by label costs more than the count."""
 
 
 class Tally:
@@ -24,6 +27,16 @@ class Tally:
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
         self.active = 0
         self.peak_active = 0
+        metrics.API_ACTIVE.watch(self.active_now)
+        metrics.API_PEAK.watch(self.most_active)
+
+    def active_now(self) -> int:
+        """Give how many exchanges are under way."""
+        return self.active
+
+    def most_active(self) -> int:
+        """Give the most that were."""
+        return self.peak_active
 
     def started(self) -> None:
         """Count an exchange that begins."""
@@ -43,6 +56,7 @@ class Tally:
             self._seconds.append(seconds)
         _EXCHANGES[outcome].inc()
         metrics.API_SECONDS.observe(seconds)
+        metrics.API_RECEIVED.inc(size_bytes)
 
     def broke(self, error: BaseException) -> None:
         """Count an exchange that ended without one."""
@@ -53,9 +67,11 @@ class Tally:
         _EXCHANGES["failed"].inc()
 
     def count(self, what: str) -> None:
-        """Count one of `retried`, `resumed`, `redirected`."""
+        """Count one of `FOLLOWING`, or `limited`."""
         with self._lock:
             self.counts[what] += 1
+        if what in FOLLOWING:
+            metrics.API_EVENTS.labels(what).inc()
 
     def limited(self) -> None:
         """Count a request that was kept out."""

@@ -26,6 +26,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from gaia import wire
 from gaia.store import keys
+from tasks import metrics
 from tasks.broker.holder import Holder, holder
 from tasks.broker.keeper import LEASE_S, Commit, Keeper, held_keys, turn_arguments
 from tasks.broker.qos import QoS
@@ -76,6 +77,8 @@ class Fetching(Base):
         self._wait = Wait()
         self._state = "idle"
         self._since = 0.0
+        self.answered_at = time.monotonic()
+        """When the server last answered a turn or a wait, in monotonic time."""
         self._empty = False
         self._refused_until = 0.0
         self._due_at = float("inf")
@@ -163,6 +166,7 @@ class Fetching(Base):
 
         What the lost turn fetched is restored when its leases lapse; what it committed is committed again.
         """
+        metrics.BROKER_FAILURES.labels("turn").inc()
         log.warning("no reply from the broker for %.1f s: connecting anew", waited_s)
         self._drop_connection()
 
@@ -238,13 +242,16 @@ class Fetching(Base):
             return False
         except ResponseError as failure:
             # A full or read-only server: nothing was done. Not again before the next look, a second later.
+            metrics.BROKER_FAILURES.labels("turn").inc()
             log.warning("the server refused a turn: %s", failure)
             self._refused_until = time.monotonic() + RECHECK_S
             self._put_back()
             self._settle(empty=True)
             return False
         # EVAL has put it into the server's cache.
-        self._turn_sha = TURN_SHA
+        self._turn_sha, self.answered_at = TURN_SHA, time.monotonic()
+        metrics.TURNS.inc()
+        metrics.FETCHED.inc(len(found) // 5)
         self.holder.arrived(self._sent)
         self._sent = []
         self._settle(empty=not found)
@@ -269,11 +276,13 @@ class Fetching(Base):
         if flaw is not None:
             log.error("a message on queue %s was put among the dead letters: %s", queue, flaw)
             self.holder.fetched(name, self._sent_fence, 0.0, {})
-            self.holder.bury(name, f"no message: {flaw}", "")
+            self.holder.bury(name, f"no message: {flaw}", "", kind="unreadable")
             self.holder.end(name)
             return
         if not self.holder.fetched(name, self._sent_fence, renewed_until(message, self.holder.deadline_s), message):
             return
+        if lost:
+            metrics.DUPLICATES.labels("redelivered").inc()
         # The script and kombu may read a message made to confuse differently; it is held under this tag.
         message["properties"]["delivery_tag"] = name
         if self._waits_in_redis(name, message["headers"], now, lost):
@@ -332,7 +341,7 @@ class Fetching(Base):
         if not is_armed:
             self._settle(empty=False)
             return 0
-        self._state, self._brpop_sent_at = "waiting", None
+        self._state, self._brpop_sent_at, self.answered_at = "waiting", None, time.monotonic()
         return self._read_push() if self._wait.has_push(connection) else 0
 
     def _read_push(self) -> int:

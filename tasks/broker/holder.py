@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from gaia import wire
+from tasks import metrics
 from tasks.broker.keeper import Commit, Keeper
 from tasks.broker.upkeep import SWEEP_S, Upkeep
 
@@ -104,6 +105,7 @@ class Holder:
         with self._lock:
             old = self._leases.get(tag)
             if old is not None:
+                metrics.DUPLICATES.labels("running").inc()
                 self._leases[tag] = old._replace(fence=fence, is_lost=False)
                 return False
             self._leases[tag] = Lease(fence, time.monotonic(), until, message)
@@ -180,9 +182,12 @@ class Holder:
         """Put a message on another queue when it ends."""
         return self._act(tag, "move", queue, "")
 
-    def bury(self, tag: str, reason: str, error: str) -> bool:
-        """Make a message a dead letter when it ends."""
-        return self._act(tag, "bury", reason, error)
+    def bury(self, tag: str, reason: str, error: str, *, kind: str = "refused") -> bool:
+        """Make a message a dead letter when it ends; `kind` is one of `metrics.LETTERS`."""
+        is_held = self._act(tag, "bury", reason, error)
+        if is_held:
+            metrics.DEAD_LETTERS.labels(kind).inc()
+        return is_held
 
     def _act(self, tag: str, action: str, first: str, second: str) -> bool:
         with self._lock:
@@ -214,6 +219,7 @@ class Holder:
 
     def _drop(self, tags: list[str]) -> list[tuple[str, str]]:
         found = [(tag, self._leases.pop(tag).fence) for tag in tags if tag in self._leases]
+        metrics.GIVEN_BACK.inc(len(found))
         for tag, _ in found:
             self._waiting.discard(tag)
             self._results.pop(tag, None)
@@ -247,6 +253,7 @@ class Holder:
 
     def arrived(self, commits: list[Commit]) -> None:
         """Forget commits that the server has answered."""
+        metrics.COMMITTED.inc(len(commits))
         with self._lock:
             self._forget(commits)
 
@@ -317,6 +324,7 @@ class Holder:
             if lease is None or lease.fence != fence or lease.is_lost:
                 return  # it has ended, or came here again
             self._leases[tag] = lease._replace(is_lost=True, was_told=True)
+        metrics.LEASES_LOST.inc()
         log.warning("the lease of message %s was lost: somebody else may run it now", tag)
         call_id = lease.message.get("headers", {}).get("id")
         if self.on_lost is not None and isinstance(call_id, str):
@@ -389,6 +397,13 @@ def configure(
         _process.on_lost = on_lost or _process.on_lost
         for each in _holders.values():
             _process.tell(each)
+
+
+def _held() -> int:
+    return sum(len(each.held()) for each in list(_holders.values()))
+
+
+metrics.HELD.watch(_held)
 
 
 def leave() -> None:

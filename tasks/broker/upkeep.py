@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError
 
+from tasks import metrics
 from tasks.broker.keeper import Keeper
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Upkeep:
         try:
             step()
         except (RedisError, OSError) as failure:
+            metrics.BROKER_FAILURES.labels("upkeep").inc()
             log.warning("what is held could not be kept up: %s", type(failure).__name__)
         except Exception:
             # A thread that ended here would cost every lease of the process.
@@ -103,16 +105,20 @@ class Upkeep:
     def _sweep(self) -> None:
         restored = self.keeper.sweep(self._holder.suspect_from)
         if restored:
+            metrics.RESTORED.inc(restored)
             log.warning("%d messages of workers that died were given back to their queues", restored)
 
     def _renew(self) -> None:
         due = self._holder.due()
         if due:
-            for tag, fence in self.keeper.renew(due):
+            lost = self.keeper.renew(due)
+            metrics.LEASES_RENEWED.inc(len(due) - len(lost))
+            for tag, fence in lost:
                 self._holder.lose(tag, fence)
 
 
 def warn_of(refused: int) -> None:
     """Log commits that the server refused."""
     if refused:
+        metrics.REFUSED.inc(refused)
         log.warning("%d results were refused: their leases had lapsed, others run those calls", refused)

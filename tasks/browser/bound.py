@@ -1,31 +1,90 @@
-"""What bounds one capture: the call's own time-out within its scope."""
+"""What bounds one call about a page, and what it becomes when that has passed."""
 
-from gaia.errors import TimedOut
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from gaia.errors import (
+    GaiaError,
+    NavigationFailed,
+    PageTimedOut,
+    PageTooLarge,
+    PoolExhausted,
+    ScriptFailed,
+    StepFailed,
+)
+from tasks.browser.page import MOMENT_S, Page
 from tasks.scope import Scope
+
+OUTER_S: Final = MOMENT_S + 2.0
+"""For the picture, and for storing it; within it nobody waits for a page."""
+
+Keep = Callable[[bytes], str]
+"""Stores a picture, in any thread; gives its reference for an error, "" if that failed."""
 
 
 class Bound:
-    """Gives the time left for the next wait."""
+    """The time of one call. Made in the calling thread, used in the loop."""
 
-    def __init__(self, scope: Scope, timeout_s: float) -> None:
-        """Start the call's time."""
-        self.scope = scope
-        self._timeout_s = timeout_s
-        self._ends_at = scope.clock.monotonic() + timeout_s
+    def __init__(self, scope: Scope, timeout_s: float, keep: Keep) -> None:
+        """Leave a second of the deadline, or a fifth of it if there is not much, for the picture in an error."""
+        self.operation = scope.operation
+        self.whole_s = scope.bound_s()
+        self.timeout_s = min(timeout_s, max(self.whole_s - MOMENT_S, self.whole_s * 0.8))
+        self.page: Page | None = None
+        self.waits_for_place = False
+        self._keep = keep
+        self._until: float | None = None
+        self._last = 0.0
 
-    def left_s(self) -> float:
-        """Give the seconds left, above zero.
+    @asynccontextmanager
+    async def running(self, page: Page | None = None, *, places: int = 0) -> AsyncIterator[None]:
+        """Bound what is done inside.
 
         Raises:
-            Cancelled, DeadlineExceeded: as the scope says.
-            TimedOut: if the call's own time has passed.
+            PageTimedOut: if the time passed; `PoolExhausted` if it passed before a tab came free.
         """
-        left = self._ends_at - self.scope.clock.monotonic()
-        bound = self.scope.bound_s()
-        if left <= 0:
-            raise self.passed()
-        return min(bound, left)
+        self.page = page
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(self._ends_at(loop.time())):
+                yield
+        except TimeoutError:
+            if self.waits_for_place:
+                raise PoolExhausted("browser tabs", places, round(self.timeout_s, 3)) from None
+            raise self._late("") from None
 
-    def passed(self) -> TimedOut:
-        """Make the error for a call whose own time has passed."""
-        return TimedOut(self.scope.operation, self._timeout_s)
+    @asynccontextmanager
+    async def illustrating(self, page: Page) -> AsyncIterator[None]:
+        """Take a picture of the page along with the failure of what is done inside, or when its time has passed."""
+        self.page = page
+        loop = asyncio.get_running_loop()
+        try:
+            # A little sooner than the bound around it, whose end would dispose of the page unseen.
+            async with asyncio.timeout_at(self._ends_at(loop.time())):
+                yield
+        except TimeoutError:
+            raise self._late(await self._moment()) from None
+        except (NavigationFailed, PageTooLarge, StepFailed, ScriptFailed) as failure:
+            raise await self._illustrated(failure) from None
+
+    def _ends_at(self, now: float) -> float:
+        if self._until is None:
+            self._until, self._last = now + self.timeout_s, now + self.whole_s
+            return self._until + OUTER_S
+        return self._until
+
+    def _late(self, picture: str) -> PageTimedOut:
+        return PageTimedOut(self.operation, self.timeout_s, "" if self.page is None else self.page.url, picture)
+
+    async def _illustrated(self, failure: GaiaError) -> GaiaError:
+        picture = await self._moment()
+        return type(failure)(*failure.args[:-1], picture)
+
+    async def _moment(self) -> str:
+        if self.page is None or not self.page.target:
+            return ""
+        left_s = self._last - asyncio.get_running_loop().time()
+        picture = await self.page.moment(min(MOMENT_S, left_s * 0.7))  # the rest is for storing it
+        return "" if picture is None else await asyncio.to_thread(self._keep, picture)

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,9 @@ NAMES: Final = (
     "google-chrome",
     "google-chrome-stable",
 )
+# Branded builds take no unpacked extensions from the protocol since version 137.
+FULL_NAMES: Final = ("chromium", "chromium-browser")
+FULL_SETTING: Final = "GAIA_BROWSER__FULL_CHROMIUM"
 _PLAYWRIGHT_NAMES: Final = ("headless_shell", "chrome-headless-shell", "chrome")
 _PACKAGES: Final = ("chromium-headless-shell", "chromium")
 # Without a font Chromium draws no letters; these have the shapes and widths that most pages ask for.
@@ -47,6 +50,37 @@ def find(setting: str | None) -> Path:
     for found in _of_playwright(Path.home() / ".cache" / "ms-playwright"):
         return found
     raise NotConfigured(SETTING, "this machine has no Chromium: run `make setup`, which installs one")
+
+
+def find_full(setting: str | None) -> Path:
+    """Give the path of a Chromium that can load extensions, which the headless shell cannot.
+
+    Raises:
+        NotConfigured: if there is none.
+    """
+    names = FULL_NAMES if setting is None else (setting,)
+    for program in filter(None, map(shutil.which, names)):
+        return Path(program)
+    raise NotConfigured(FULL_SETTING, "this machine has no full Chromium: run `gaia chromium --install --full`")
+
+
+def install_full(say: Say) -> Path:
+    """Give the path of a full Chromium, installed with apt-get if there is none.
+
+    Raises:
+        NotConfigured: if that failed.
+    """
+    with suppress(NotConfigured):
+        return find_full(None)
+    if _with_apt(say, _PACKAGES[1:]):
+        with suppress(NotConfigured):
+            return find_full(None)
+    command = f"apt-get update && apt-get install -y {_PACKAGES[1]}"
+    raise NotConfigured(
+        FULL_SETTING,
+        f"a full Chromium could not be installed. On Debian or Ubuntu type, as root: {command}. "
+        f"Elsewhere install Chromium, and set {FULL_SETTING} to its path unless it is on the PATH",
+    )
 
 
 def install(say: Say) -> Path:
@@ -75,16 +109,16 @@ def _of_playwright(cache: Path) -> list[Path]:
     return [each for each in found if each.is_file() and os.access(each, os.X_OK)]
 
 
-def _with_apt(say: Say) -> bool:
+def _with_apt(say: Say, packages: Sequence[str] = _PACKAGES) -> bool:
     apt = shutil.which("apt-get")
     if apt is None or os.geteuid() != 0:
         return False
-    say(f"installing {_PACKAGES[0]} with apt-get (about 100 MB)")
+    say(f"installing {packages[0]} with apt-get (about 100 MB)")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     # Lists that are old or partly out of reach may still do.
     _ran([apt, "update"], quiet)
     options = ["-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
-    return any(_ran([apt, "install", *options, each, *_FONTS], quiet) for each in _PACKAGES)
+    return any(_ran([apt, "install", *options, each, *_FONTS], quiet) for each in packages)
 
 
 def _with_playwright(say: Say) -> bool:

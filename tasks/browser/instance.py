@@ -1,22 +1,26 @@
 """One running Chromium: its process group, its profile, its DevTools.
 
-An `Instance` owns all three. Chromium ends by itself when the worker dies, because its pipe closes.
+An `Instance` owns all three. Chromium ends by itself when the worker dies, because its pipe closes; a shell around it
+then removes the profile.
 """
 
+import asyncio
+import logging
 import os
 import pwd
 import shutil
 import signal
 import socket
-import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, BinaryIO, Final, Self
 
 from config.settings import Browser
-from gaia.errors import BrowserUnavailable, GaiaError, NotConfigured
-from tasks.browser.devtools import DevTools, NoReply, ProtocolError, Reply
+from gaia.errors import BrowserUnavailable, NotConfigured
+from tasks.browser import extensions
+from tasks.browser.devtools import DevTools, ProtocolError, Reply
 from tasks.browser.profile import Profile
 
 LAUNCH_S: Final = 20.0
@@ -39,7 +43,6 @@ FLAGS: Final = (
     "--disable-crash-reporter",
     "--disable-default-apps",
     "--disable-domain-reliability",
-    "--disable-extensions",
     "--disable-sync",
     "--metrics-recording-only",
     "--no-pings",
@@ -55,57 +58,109 @@ FLAGS: Final = (
     "--hide-scrollbars",
     "--mute-audio",
 )
+# What runs around Chromium: it lets go of the pipe, and outlives Chromium by as long as it takes to remove the profile,
+# whoever of worker and Chromium was killed. Renderers may write for a moment longer.
+WRAPPER: Final = (
+    'home=$1; shift; "$@" & exec 3>&- 4>&-; wait $!; cd /; '
+    'for i in 1 2 3 4 5; do rm -rf -- "$home" 2>/dev/null && break; sleep 0.2; done'
+)
 _KEPT_VARIABLES: Final = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "FONTCONFIG_FILE", "FONTCONFIG_PATH")
 
 
-class Instance:
-    """A Chromium with pipes instead of a debugging port, in a session of its own."""
+log = logging.getLogger(__name__)
 
-    def __init__(self, binary: Path, settings: Browser) -> None:
-        """Start it and wait until it answers.
+
+class Instance:
+    """A Chromium with pipes instead of a debugging port, in a session of its own. To be used in its loop alone."""
+
+    def __init__(self, binary: Path, settings: Browser, *, extensions_proxy: int | None = None) -> None:
+        """Make its profile; `start` starts it."""
+        self._binary = binary
+        self._settings = settings
+        self._extensions_proxy = extensions_proxy
+        self._owner = _unprivileged(settings.user) if os.geteuid() == 0 else None
+        self._closed = False
+        self._last_words = b""
+        self._stderr: asyncio.ReadTransport | None = None
+        self._sessions: dict[str, str] = {}
+        self._profile = Profile(self._owner)
+        self.home = self._profile.path
+        if extensions_proxy is not None:
+            extensions.prepare(self.home, self._owner)
+        self.owner = self._owner
+        self.pid = 0
+        self.version = ""
+        self.user_agent = ""
+        self.devtools = DevTools(self._on_event)
+        self.on_crash: Callable[[str], None] = lambda _: None
+        self.on_end: Callable[[], None] = lambda: None
+        self._expected = 0
+        self.tabs = 0
+        self.served = 0
+        self.memory_bytes = 0
+        self.retiring = False
+        self.owned = False
+        self.born_at = time.monotonic()
+        self.idle_since = self.born_at
+
+    @classmethod
+    async def start(cls, binary: Path, settings: Browser, *, extensions_proxy: int | None = None) -> Self:
+        """Start one and wait until it answers; with the port of a proxy it can load extensions.
 
         Raises:
             BrowserUnavailable: if it does not start.
             NotConfigured: if the user of the settings does not exist.
         """
-        owner = _unprivileged(settings.user) if os.geteuid() == 0 else None
-        self._closing = threading.Lock()
-        self._closed = False
-        self._last_words = b""
-        self._profile = Profile(owner)
+        making = asyncio.create_task(asyncio.to_thread(cls, binary, settings, extensions_proxy=extensions_proxy))
         try:
-            self.pid, pipe = self._spawn(_command(binary, settings, owner, self._profile.path))
-        except OSError as failure:
-            self._profile.remove()
-            raise BrowserUnavailable(f"{binary}: {failure.strerror}") from None
-        except BaseException:
-            self._profile.remove()
+            made = await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(_unmade)
             raise
-        self._sessions: dict[str, str] = {}
-        self.devtools = DevTools(pipe, self._on_event)
-        self._greet()
+        try:
+            await made._begin()  # noqa: SLF001 - its own
+        except BaseException:
+            await asyncio.shield(made.close())
+            raise
+        return made
 
     @property
     def dead(self) -> bool:
         """Say whether it is of no more use."""
         return self._closed or self.devtools.dead
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Kill the whole process group, reap it, and remove the profile."""
-        with self._closing:
-            if self._closed:
-                return
-            self._closed = True
+        if self._closed:
+            return
+        self._closed = True
+        self.devtools.hang_up()
+        await asyncio.to_thread(self._end)
+        if self._stderr is not None:
+            self._stderr.close()
+
+    def _end(self) -> None:
+        if self.pid:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-            self.devtools.close()
             _reap(self.pid)
-            self._stderr.join(KILL_S)
-            self._profile.remove()
+        self._profile.remove()
 
     def watch(self, target: str, session: str) -> None:
         """Release the session when its page is gone."""
         self._sessions[target] = session
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Let a page be created inside the block; another is closed where extensions could open any number."""
+        self._expected += 1
+        try:
+            yield
+        finally:
+            self._expected -= 1
+
+    def _unasked(self, target: Reply) -> bool:
+        return bool(target.get("openerId")) or (self.owned and not self._expected)
 
     def forget(self, target: str) -> None:
         """Undo `watch`."""
@@ -113,54 +168,37 @@ class Instance:
 
     # --- starting
 
-    def _spawn(self, argv: list[str]) -> tuple[int, socket.socket]:
-        ours, theirs = socket.socketpair()
-        words, stderr = os.pipe()
+    async def _begin(self) -> None:
+        if self._settings.no_sandbox:
+            log.warning("GAIA_BROWSER__NO_SANDBOX is on: Chromium runs without its sandbox")
+        argv = _command(self._binary, self._settings, self._owner, self._profile.path, self._extensions_proxy)
         try:
-            # Their end stays blocking: a Chromium that sees EAGAIN on its pipe exits.
-            number = theirs.fileno()
-            pid = os.posix_spawn(
-                argv[0],
-                argv,
-                _environment(self._profile.path),
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, stderr, 2),
-                    (os.POSIX_SPAWN_DUP2, number, 3),
-                    (os.POSIX_SPAWN_DUP2, number, 4),
-                ],
-                setsid=True,
-                setsigmask=(),
-                setsigdef=(signal.SIGPIPE,),
-            )
-        except OSError:
-            ours.close()
-            os.close(words)
-            raise
-        finally:
-            theirs.close()
-            os.close(stderr)
-        self._stderr = threading.Thread(target=self._drain, args=(words,), name="gaia-browser-stderr", daemon=True)
-        self._stderr.start()
-        return pid, ours
+            self.pid, pipe, words = _spawn(argv, self._profile.path)
+        except OSError as failure:
+            raise BrowserUnavailable(f"{self._binary}: {failure.strerror}") from None
+        loop = asyncio.get_running_loop()
+        self._stderr, _ = await loop.connect_read_pipe(lambda: _Words(self._hear), _stream(words))
+        pipe.settimeout(0.0)
+        await loop.create_connection(lambda: self.devtools, sock=pipe)
+        await self._greet()
 
-    def _drain(self, words: int) -> None:
-        with open(words, "rb", buffering=0) as stream:
-            while chunk := stream.read(LAST_WORDS_BYTES):
-                self._last_words = (self._last_words + chunk)[-LAST_WORDS_BYTES:]
+    def _hear(self, chunk: bytes) -> None:
+        self._last_words = (self._last_words + chunk)[-LAST_WORDS_BYTES:]
 
-    def _greet(self) -> None:
+    async def _greet(self) -> None:
         pages = {"discover": True, "filter": [{"type": "page", "exclude": False}]}
         try:
-            self.devtools.call("Target.setDiscoverTargets", pages, timeout_s=LAUNCH_S)
-        except (GaiaError, NoReply, ProtocolError) as failure:
-            self.close()
-            raise BrowserUnavailable(self._why(failure)) from None
+            async with asyncio.timeout(LAUNCH_S):
+                await self.devtools.call("Target.setDiscoverTargets", pages)
+                told = await self.devtools.call("Browser.getVersion")
+                self.version, self.user_agent = told["product"], told["userAgent"]
+        except TimeoutError:
+            raise BrowserUnavailable(f"Chromium did not answer within {LAUNCH_S:g} s") from None
+        except (BrowserUnavailable, ProtocolError):
+            await asyncio.sleep(0.05)  # its last words come over another pipe
+            raise BrowserUnavailable(self._why()) from None
 
-    def _why(self, failure: Exception) -> str:
-        if isinstance(failure, NoReply):
-            return f"Chromium did not answer within {LAUNCH_S:g} s"
+    def _why(self) -> str:
         text = self._last_words.decode(errors="replace").strip()
         if "No usable sandbox" in text:
             return (
@@ -173,28 +211,92 @@ class Instance:
 
     def _on_event(self, method: str, parameters: Reply) -> None:
         match method:
-            case "Target.targetCreated" if parameters["targetInfo"].get("openerId"):
-                # A pop-up, of a Chromium that does not know the flag against them.
+            case "Target.targetCreated" if self._unasked(parameters["targetInfo"]):
+                # A pop-up, of a Chromium that does not know the flag against them, or the tab of an extension.
                 self.devtools.tell("Target.closeTarget", {"targetId": parameters["targetInfo"]["targetId"]})
             case "Target.targetCrashed" | "Target.targetDestroyed":
-                session = self._sessions.get(parameters["targetId"])
+                session = self._sessions.pop(parameters["targetId"], None)
                 if session is not None:
                     self.devtools.release(session)
+                    self.on_crash(parameters["targetId"])
+            case "disconnected":
+                self.on_end()
 
 
-def _command(binary: Path, settings: Browser, owner: tuple[int, int] | None, profile: Path) -> list[str]:
+def _unmade(making: "asyncio.Task[Any]") -> None:
+    """Remove the profile of one that nobody waited for; nothing has been written to it."""
+    if not making.cancelled() and making.exception() is None:
+        making.result()._profile.remove()  # noqa: SLF001 - its own
+
+
+class _Words(asyncio.Protocol):
+    """Chromium's stderr."""
+
+    def __init__(self, hear: Callable[[bytes], None]) -> None:
+        self._hear = hear
+
+    def data_received(self, data: bytes) -> None:
+        self._hear(data)
+
+
+def _stream(number: int) -> BinaryIO:
+    return open(number, "rb", buffering=0)
+
+
+def _spawn(argv: list[str], home: Path) -> tuple[int, socket.socket, int]:
+    """Start it in a session of its own; give its process id, our end of the pipe, and its stderr."""
+    ours, theirs = socket.socketpair()
+    words, stderr = os.pipe()
+    try:
+        # Their end stays blocking: a Chromium that sees EAGAIN on its pipe exits.
+        number = theirs.fileno()
+        pid = os.posix_spawn(
+            argv[0],
+            argv,
+            _environment(home),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_DUP2, stderr, 2),
+                (os.POSIX_SPAWN_DUP2, number, 3),
+                (os.POSIX_SPAWN_DUP2, number, 4),
+            ],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=(signal.SIGPIPE,),
+        )
+    except OSError:
+        ours.close()
+        os.close(words)
+        raise
+    finally:
+        theirs.close()
+        os.close(stderr)
+    return pid, ours, words
+
+
+def _command(
+    binary: Path, settings: Browser, owner: tuple[int, int] | None, profile: Path, proxy_port: int | None
+) -> list[str]:
     argv = [str(binary), *FLAGS, f"--user-data-dir={profile}"]
+    argv.append("--disable-extensions" if proxy_port is None else "--enable-unsafe-extension-debugging")
+    if proxy_port is not None:
+        # Its own context cannot be given a proxy later, and extensions run in no other.
+        argv += [f"--proxy-server=http://127.0.0.1:{proxy_port}", "--proxy-bypass-list=<-loopback>"]
     if settings.no_sandbox:
         argv.append("--no-sandbox")
     if _shm_bytes() < SMALL_SHM_BYTES:
         argv.append("--disable-dev-shm-usage")
+    shell = ["/bin/sh", "-c", WRAPPER, "gaia-browser", str(profile)]
     if owner is None:
-        return argv
+        return [*shell, *argv]
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise BrowserUnavailable("a worker that runs as root needs the program setpriv (util-linux) to start Chromium")
     user, group = map(str, owner)
-    return [setpriv, "--reuid", user, "--regid", group, "--clear-groups", "--no-new-privs", "--", *argv]
+    privileges = ["--reuid", user, "--regid", group, "--clear-groups", "--no-new-privs"]
+    # The shell keeps its user, who may remove the profile from whatever directory it lies in.
+    return [*shell, setpriv, *privileges, "--", *argv]
 
 
 def _unprivileged(user: str) -> tuple[int, int]:

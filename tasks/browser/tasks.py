@@ -1,9 +1,20 @@
 """The `browser` queue's door: contracts to service methods."""
 
-from config.settings import load
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from config.settings import Settings, load
+from gaia import wire
 from gaia.contracts import browser
+from gaia.errors import GaiaError
+from gaia.store.connection import connect
+from tasks.artifacts import keeping
 from tasks.browser.service import BrowserService
 from tasks.egress.gateway import Gateway
+from tasks.limits import cluster
+from tasks.limits.policy import levels
+from tasks.limits.protocols import Away
+from tasks.runtime import identity
 from tasks.scope import Scope
 from tasks.wiring import handles, once
 
@@ -12,10 +23,136 @@ from tasks.wiring import handles, once
 def service() -> BrowserService:
     """Build the service of this process."""
     settings = load()
-    return BrowserService(settings=settings.browser, dialler=Gateway.shared(settings))
+    return BrowserService(
+        settings=settings.browser,
+        dialler=Gateway.shared(settings),
+        holder=identity.own(),
+        slot=_slot,
+        keep=_keep(settings),
+    )
+
+
+def _slot(scope: Scope, tenant: str | None) -> AbstractContextManager[object]:
+    # Open: a worker bounds its tabs itself, and pages are not to stop with Redis' limits.
+    return cluster.limits().holding(scope, levels(key=tenant, within="pool:browser"), if_away=Away.FAIL_OPEN)
+
+
+def _keep(settings: Settings) -> Callable[[bytes], str]:
+    store = keeping.of(settings).store(connect(settings.result_url or settings.redis_url), keep_s=wire.RESULT_TTL_S)
+
+    def keep(picture: bytes) -> str:
+        try:
+            found = store.session().put(picture)
+        except GaiaError:
+            return ""  # the error itself matters more
+        return f"{found.id}:{found.size_bytes}:{found.sha256}"
+
+    return keep
 
 
 @handles(browser.Capture)
 def capture(call: browser.Capture, scope: Scope) -> browser.Captured:
     """Load a page and capture it."""
     return service().capture(call, scope)
+
+
+@handles(browser.Open)
+def open(call: browser.Open, scope: Scope) -> browser.Opened:  # noqa: A001 - the operation's name
+    """Open a session."""
+    return service().open(call, scope)
+
+
+@handles(browser.Close)
+def close(call: browser.Close, scope: Scope) -> browser.Closed:
+    """Close a session."""
+    return service().close_session(call, scope)
+
+
+@handles(browser.Status)
+def status(call: browser.Status, scope: Scope) -> browser.SessionState:
+    """Describe a session."""
+    return service().status(call, scope)
+
+
+@handles(browser.List)
+def list(call: browser.List, scope: Scope) -> browser.Sessions:  # noqa: A001 - the operation's name
+    """List the sessions of a worker."""
+    return service().list(call, scope)
+
+
+@handles(browser.OpenTab)
+def open_tab(call: browser.OpenTab, scope: Scope) -> browser.Navigated:
+    """Open a tab."""
+    return service().open_tab(call, scope)
+
+
+@handles(browser.CloseTab)
+def close_tab(call: browser.CloseTab, scope: Scope) -> browser.TabClosed:
+    """Close a tab."""
+    return service().close_tab(call, scope)
+
+
+@handles(browser.Navigate)
+def navigate(call: browser.Navigate, scope: Scope) -> browser.Navigated:
+    """Go to an address."""
+    return service().navigate(call, scope)
+
+
+@handles(browser.Act)
+def act(call: browser.Act, scope: Scope) -> browser.Acted:
+    """Do steps on a page."""
+    return service().act(call, scope)
+
+
+@handles(browser.Evaluate)
+def evaluate(call: browser.Evaluate, scope: Scope) -> browser.Evaluated:
+    """Evaluate JavaScript."""
+    return service().evaluate(call, scope)
+
+
+@handles(browser.Extract)
+def extract(call: browser.Extract, scope: Scope) -> browser.Extracted:
+    """Take fields out of a page."""
+    return service().extract(call, scope)
+
+
+@handles(browser.Screenshot)
+def screenshot(call: browser.Screenshot, scope: Scope) -> browser.Shot:
+    """Take a picture."""
+    return service().screenshot(call, scope)
+
+
+@handles(browser.Pdf)
+def pdf(call: browser.Pdf, scope: Scope) -> browser.Printed:
+    """Print a page."""
+    return service().pdf(call, scope)
+
+
+@handles(browser.Content)
+def content(call: browser.Content, scope: Scope) -> browser.PageContent:
+    """Take markup, text and console."""
+    return service().content(call, scope)
+
+
+@handles(browser.Cookies)
+def cookies(call: browser.Cookies, scope: Scope) -> browser.CookieJar:
+    """Set, remove and give cookies."""
+    return service().cookies(call, scope)
+
+
+@handles(browser.LoadExtension)
+def load_extension(call: browser.LoadExtension, scope: Scope) -> browser.ExtensionLoaded:
+    """Load an extension."""
+    return service().load_extension(call, scope)
+
+
+@handles(browser.Stats)
+def stats(call: browser.Stats, scope: Scope) -> browser.BrowserStats:
+    """Count."""
+    return service().stats(call, scope)
+
+
+@handles(browser.Health)
+def health(call: browser.Health, scope: Scope) -> browser.BrowserHealth:
+    """Say whether pages can be opened."""
+    return service().health(call, scope)

@@ -137,7 +137,7 @@ def _environment(site: Site, scratch: Path) -> dict[str, str]:
 def _cluster(state_dir: Path, env: Mapping[str, str], log: Path, ends_at: float) -> Iterator[str]:
     """Run `gaia up` as long as the block lasts; give the address of its Redis once all workers are ready."""
     tied = (sys.executable, "-I", "-S", str(Path(tether.__file__)), str(os.getpid()))
-    command = (*tied, *GAIA, "up", "--state-dir", str(state_dir), "--flower-port", "0")
+    command = (*tied, *GAIA, "up", "--state-dir", str(state_dir), "--flower-port", "0", "--no-monitor")
     with log.open("wb") as file:
         cluster = subprocess.Popen(  # noqa: S603 - this command itself
             command, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True

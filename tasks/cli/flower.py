@@ -17,11 +17,10 @@ from config.flower_options import flower_options
 from config.settings import Settings, load
 from gaia.redaction import scrub
 from tasks.cli import notify
+from tasks.runtime.pages import LOCAL_NAMES
 
 if TYPE_CHECKING:
     from celery import Celery
-
-LOCAL_NAMES: Final = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 
 _TEXTS: Final = ("args", "kwargs", "result", "exception", "traceback")
 

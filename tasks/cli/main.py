@@ -21,6 +21,8 @@ COMMANDS: Final = {
     "limits": "Set and show what holds for the whole cluster: rates, concurrency, bandwidth, breakers.",
     "dead": "Look at dead letters; replay or drop them.",
     "settings": "List every setting.",
+    "monitor": "Serve the cluster's metrics and health.",
+    "profile": "Profile a running worker: CPU, heap, threads, tasks.",
     "flower": "Show workers and tasks on a web page.",
     "chromium": "Find Chromium, or install it.",
 }

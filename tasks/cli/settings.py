@@ -7,7 +7,8 @@ import click
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from config.settings import PREFIX, Section, Settings
+from config.section import Section
+from config.settings import PREFIX, Settings
 
 HEADER = """# Settings
 

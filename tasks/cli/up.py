@@ -5,11 +5,12 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import click
 
 from config.flower_options import flower_options
+from config.monitor_options import bearer
 from config.settings import Settings, read
 from gaia import wire
 from gaia.errors import Unreachable
@@ -47,37 +48,63 @@ def _named_queues(context: click.Context, parameter: click.Parameter, value: str
 @click.option("--redis-port", type=click.IntRange(1, 65535), help="Of the embedded server; any free one.")
 @click.option("--flower-port", type=click.IntRange(0, 65535), help="0 takes any free one. [GAIA_FLOWER__PORT]")
 @click.option("--no-flower", is_flag=True, help="Without the web page.")
+@click.option("--monitor-port", type=click.IntRange(0, 65535), help="0 takes any free one. [GAIA_MONITOR__PORT]")
+@click.option("--no-monitor", is_flag=True, help="Without metrics and health of the cluster.")
 @click.option("--queues", callback=_named_queues, metavar="NAME,NAME", help="Only workers of these.")
 def up(
-    state_dir: Path, redis_port: int | None, flower_port: int | None, *, no_flower: bool, queues: tuple[str, ...]
+    state_dir: Path,
+    redis_port: int | None,
+    flower_port: int | None,
+    monitor_port: int | None,
+    *,
+    no_flower: bool,
+    no_monitor: bool,
+    queues: tuple[str, ...],
 ) -> None:
     """Run the whole cluster on this machine until Ctrl-C or SIGTERM."""
     settings = read()
     flower_options(settings)
+    bearer(settings, settings.worker.host, "GAIA_WORKER__HOST")
+    bearer(settings, settings.monitor.host, "GAIA_MONITOR__HOST")
     stand_guard()
     state = StateDir(state_dir)
     state.create()
     with state.locked():
-        port = None if no_flower else _flower_port(settings, flower_port)
-        Up(settings, state, queues, port).run(redis_port)
+        page, own = settings.flower, settings.monitor
+        ports = Ports(
+            None if no_flower else _port(page.host, page.port, flower_port, "--flower-port"),
+            None if no_monitor else _port(own.host, own.port, monitor_port, "--monitor-port"),
+        )
+        Up(settings, state, queues, ports).run(redis_port)
+
+
+class Ports(NamedTuple):
+    """Where Flower and the monitor listen; None for what is left out."""
+
+    flower: int | None
+    monitor: int | None
+
+    def chosen(self) -> dict[str, int]:
+        """Give those that are not left out, by name."""
+        return {name: port for name, port in self._asdict().items() if port is not None}
 
 
 class Up:
     """One run of a cluster: what is started, with which environment, and what is said about it."""
 
-    def __init__(self, settings: Settings, state: StateDir, queues: tuple[str, ...], flower_port: int | None) -> None:
+    def __init__(self, settings: Settings, state: StateDir, queues: tuple[str, ...], ports: Ports) -> None:
         """Decide the environment of the programs."""
         self._settings = settings
         self._state = state
         self._queues = queues
-        self._flower_port = flower_port
+        self._ports = ports
         self._env = {name: value for name, value in os.environ.items() if name != notify.VARIABLE}
         self._own_files = "roots" not in settings.files.model_fields_set
         if self._own_files:
             self._env["GAIA_FILES__ROOTS"] = json.dumps({"data": str(state.directory("files"))})
         self._artifacts_url = settings.artifacts.url or str(state.directory("artifacts"))
         self._env[ARTIFACTS_URL] = self._artifacts_url
-        self._output = Output(width=max(map(len, (*queues, "flower"))))
+        self._output = Output(width=max(map(len, (*queues, "monitor"))))
 
     def run(self, redis_port: int | None) -> None:
         """Start everything, say so, and serve until a signal."""
@@ -96,21 +123,23 @@ class Up:
             cluster.run()
 
     def _programs(self, url: str) -> list[Program]:
-        env = self._env | {"GAIA_REDIS_URL": url}
+        # To workers, too: no call may dial these ports.
+        ports = {f"GAIA_{name.upper()}__PORT": str(port) for name, port in self._ports.chosen().items()}
+        env = self._env | {"GAIA_REDIS_URL": url} | ports
         grace_s = self._settings.worker.grace_s + WORKER_MARGIN_S
         programs = [
             Program(name, (*GAIA, "worker", name, "--name", name), env, grace_s, notifies=True) for name in self._queues
         ]
-        if self._flower_port is not None:
-            env = env | {"GAIA_FLOWER__PORT": str(self._flower_port)}
-            programs.append(Program("flower", (*GAIA, "flower"), env, notifies=True))
+        programs += [Program(name, (*GAIA, name), env, notifies=True) for name in self._ports.chosen()]
         return programs
 
     def _banner(self, url: str, server: EmbeddedServer | None) -> str:
         where = f"{server.binary}, data in {self._state.path}" if server else "GAIA_REDIS_URL"
         lines = {"Workers": ", ".join(self._queues), "Redis": f"{show_url(url)} ({where})"}
-        if self._flower_port is not None:
-            lines["Flower"] = flower.address(self._settings.flower.host, self._flower_port)
+        if self._ports.flower is not None:
+            lines["Flower"] = flower.address(self._settings.flower.host, self._ports.flower)
+        if self._ports.monitor is not None:
+            lines["Metrics"] = flower.address(self._settings.monitor.host, self._ports.monitor) + "metrics"
         if self._own_files:
             lines["Files"] = f"data: is {self._state.path / 'files'} (GAIA_FILES__ROOTS names others)"
         if not self._settings.process.executables:
@@ -141,9 +170,9 @@ def _reach(url: str) -> None:
         ) from None
 
 
-def _flower_port(settings: Settings, option: int | None) -> int:
-    host, port = settings.flower.host, settings.flower.port if option is None else option
+def _port(host: str, setting: int, given: int | None, option: str) -> int:
+    port = setting if given is None else given
     if port == 0:
         return free_port(host)
-    require_free(host, port, "--flower-port")
+    require_free(host, port, option)
     return port

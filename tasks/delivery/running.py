@@ -100,7 +100,7 @@ class Running:
         with self._lock:
             self._stopping = True
             ids = list(self._tokens)
-        self._cancel(ids)
+        self._cancel(ids, stopping=True)
 
     def close(self) -> None:
         """End the thread."""
@@ -114,12 +114,12 @@ class Running:
         except RedisError:
             return []  # fail open, see above
 
-    def _cancel(self, ids: list[str]) -> None:
+    def _cancel(self, ids: list[str], *, stopping: bool = False) -> None:
         with self._lock:
             tokens = [token for each in ids for token in self._tokens.get(each, ())]
         for token in tokens:
             try:
-                token.set()
+                token.set(stopping=stopping)
             except ExceptionGroup:
                 log.exception("a cancelled call could not be woken")
 

@@ -5,8 +5,8 @@ than a datagram each way (a truncated answer, a server that knows no EDNS) is as
 threads.
 
 Against forged answers (RFC 5452): random identifiers, sockets that are connected, so that the kernel drops what comes
-from elsewhere, several of them with ports of the kernel's choice, each replaced after `SOCKET_LIFE` questions; and an
-answer has to repeat the question.
+from elsewhere, several of them with ports of the kernel's choice, each replaced after `SOCKET_LIFE` questions or
+`SOCKET_AGE_S`; and an answer has to repeat the question.
 """
 
 import heapq
@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
@@ -36,9 +36,15 @@ LONGEST_TRY_S: Final = 4.0
 WINDOW_FIRST: Final = 100
 WINDOW_LEAST: Final = 16
 """Questions out at once: an answer makes it one more, up to `IN_FLIGHT`, a loss half, as in TCP. A burst of 500 is more
-than the buffer of a socket holds."""
+than the buffer of a socket holds. Where nothing at all is answered, which tells no crowd from names that are dead, it
+stays at the first."""
+LATE_PART: Final = 4
+"""What was not answered in time waits for a part of the window, a quarter: names whose servers are dead must not keep
+out those behind them."""
 SOCKETS: Final = 8
 SOCKET_LIFE: Final = 2000
+SOCKET_AGE_S: Final = 10.0
+"""How long a socket is used, so that nobody has the time to find its port out."""
 AGAIN_THREADS: Final = 8
 AGAIN_S: Final = 10.0
 """How long one of these may take."""
@@ -53,7 +59,10 @@ Done = Callable[[Key, Outcome], None]
 
 @dataclass(slots=True, eq=False)
 class _Asked:
-    """A question under way. `place` is the socket's number and the identifier, None while it is not sent."""
+    """A question under way. `place` is the socket's number and the identifier, None while it is not sent.
+
+    `late` is one that had no answer in time before.
+    """
 
     key: Key
     question: bytes
@@ -61,6 +70,7 @@ class _Asked:
     done: Done
     tries: int = 0
     refusals: int = 0
+    late: bool = False
     place: tuple[int, int] | None = None
 
 
@@ -81,31 +91,55 @@ class Bulk:
         self._wake_in, self._wake_out = -1, -1
         self._again: ThreadPoolExecutor | None = None
         self._closed = False
-        # The thread's own.
+        self._identifiers = b""
+        self._order = count()
+        self._reset()
+
+    def _reset(self) -> None:
+        """Make what is the thread's own."""
         self._sockets: dict[int, socket.socket] = {}
         self._lanes: dict[Server, list[socket.socket]] = {}
         self._out: dict[tuple[int, int], _Asked] = {}
+        self._late: deque[_Asked] = deque()
+        self._late_out = 0
+        self._answered = False
+        """Since the window was narrowed last."""
         self._load: dict[int, int] = {}
         self._sent: dict[int, int] = {}
+        self._old_at: dict[int, float] = {}
         self._due: list[tuple[float, int, _Asked, int]] = []
-        self._order = count()
-        self._identifiers = b""
 
-    def ask(self, keys: Iterable[Key], ends_at: float, done: Done) -> None:
+    def ask(self, keys: Iterable[Key], ends_at: float, done: Done) -> Callable[[], None]:
         """Ask for canonical names; `done` is called for each, once, by a thread of this object: it must not wait.
 
         It is given what was found, `ResolverFailed`, or `TimeoutError` once `ends_at`, monotonic time, has passed.
+        What is returned makes that now, for whoever does not want to know any more.
         """
         asked = [_Asked(each, wire.question(*each), ends_at, done) for each in keys]
-        with self._lock:
-            if not self._closed and self._servers:
-                self._waiting.extend(asked)
-                self._start()
-                self._wake()
-                return
-        reason = "the resolver is closed" if self._servers else "no name server is configured"
-        for each in asked:
+        reason = self._refusal(asked)
+        for each in asked if reason else ():
             done(each.key, ResolverFailed(each.key[0], reason))
+
+        def forget() -> None:
+            for each in asked:
+                each.ends_at = 0.0
+
+        return forget
+
+    def _refusal(self, asked: list[_Asked]) -> str:
+        """Let questions wait for the thread; give "", or why that cannot be."""
+        if not self._servers:
+            return "no name server is configured"
+        with self._lock:
+            if self._closed:
+                return "the resolver is closed"
+            try:
+                self._start()
+            except (OSError, RuntimeError) as failure:  # no more descriptors or threads; the next call tries again
+                return f"the resolver cannot start: {failure}"
+            self._waiting.extend(asked)
+            self._wake()
+        return ""
 
     def close(self) -> None:
         """End the thread; what is under way fails."""
@@ -113,18 +147,27 @@ class Bulk:
             if self._closed:
                 return
             self._closed = True
-            if self._thread is not None:
+            thread = self._thread
+            if thread is not None:
                 self._wake()
-        if self._thread is not None:
-            self._thread.join(CLOSE_S)
+        if thread is not None:
+            thread.join(CLOSE_S)
         if self._again is not None:
             self._again.shutdown(wait=False, cancel_futures=True)
 
     def _start(self) -> None:
-        if self._thread is None:
+        if self._thread is not None:
+            return
+        with ExitStack() as made:
+            self._poller = made.enter_context(select.epoll())
             self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-            self._thread = threading.Thread(target=self._run, name="gaia-dns-bulk", daemon=True)
-            self._thread.start()
+            made.callback(os.close, self._wake_in)
+            made.callback(os.close, self._wake_out)
+            self._poller.register(self._wake_in, select.EPOLLIN)
+            thread = threading.Thread(target=self._run, name="gaia-dns-bulk", daemon=True)
+            thread.start()
+            self._thread = thread
+            made.pop_all()
 
     def _wake(self) -> None:
         with suppress(BlockingIOError):  # the pipe is full: it will wake
@@ -133,9 +176,7 @@ class Bulk:
     # --- the thread
 
     def _run(self) -> None:
-        poller = select.epoll()
-        poller.register(self._wake_in, select.EPOLLIN)
-        self._poller = poller
+        poller, reason = self._poller, "the resolver is closed"
         try:
             while not self._closed:
                 self._admit()
@@ -146,26 +187,30 @@ class Bulk:
                     else:
                         self._drain(number)
                 self._expire()
-        except Exception:
-            log.exception("bulk look-ups have ended")
+        except Exception as failure:
+            log.exception("bulk look-ups begin anew: those under way fail")
+            reason = f"the resolver failed: {type(failure).__name__}"
         finally:
-            self._end()
+            self._end(reason)
 
-    def _end(self) -> None:
+    def _end(self, reason: str) -> None:
+        """Fail what is left; the next question starts another thread, unless this was closed."""
         with self._lock:
-            self._closed = True
-            left = [*self._out.values(), *self._waiting]
+            left = [*self._out.values(), *self._late, *self._waiting]
             self._waiting.clear()
             os.close(self._wake_out)
             os.close(self._wake_in)
-        self._out.clear()
-        self._poller.close()
-        for each in self._sockets.values():
-            each.close()
+            self._poller.close()
+            for each in self._sockets.values():
+                each.close()
+            self._reset()
+            self._thread = None
         for asked in left:
-            asked.done(asked.key, ResolverFailed(asked.key[0], "the resolver is closed"))
+            asked.done(asked.key, ResolverFailed(asked.key[0], reason))
 
     def _admit(self) -> None:
+        while self._late and self._late_out < self._window / LATE_PART and len(self._out) < self._window:
+            self._send(self._late.popleft())
         while len(self._out) < self._window:
             try:
                 asked = self._waiting.popleft()
@@ -203,7 +248,7 @@ class Bulk:
         self._send(asked)
 
     def _send_to(self, server: Server, asked: _Asked, now: float) -> None:
-        sock = self._socket(server)
+        sock = self._socket(server, now)
         number = sock.fileno()
         place = (number, self._identifier())
         while place in self._out:
@@ -211,25 +256,28 @@ class Bulk:
         sock.send(wire.query(place[1], asked.question))
         asked.place = place
         self._out[place] = asked
+        self._late_out += asked.late
         self._load[number] += 1
         self._sent[number] += 1
         patience_s = min(self._try_s * 2 ** ((asked.tries - 1) // len(self._servers)), LONGEST_TRY_S)
         due_at = min(now + patience_s, asked.ends_at)
         heapq.heappush(self._due, (due_at, next(self._order), asked, asked.tries))
 
-    def _socket(self, server: Server) -> socket.socket:
+    def _socket(self, server: Server, now: float) -> socket.socket:
         """Give one of the server's sockets, in turns."""
         lane = self._lanes.setdefault(server, [])
         if len(lane) < SOCKETS:
-            return self._opened(server, lane)
+            return self._opened(server, lane, now)
         sock = lane.pop(0)
-        if self._sent[sock.fileno()] >= SOCKET_LIFE:
+        number = sock.fileno()
+        if self._sent[number] >= SOCKET_LIFE or now >= self._old_at[number]:
+            self._sent[number] = SOCKET_LIFE
             self._retire(sock)
-            return self._opened(server, lane)
+            return self._opened(server, lane, now)
         lane.append(sock)
         return sock
 
-    def _opened(self, server: Server, lane: list[socket.socket]) -> socket.socket:
+    def _opened(self, server: Server, lane: list[socket.socket], now: float) -> socket.socket:
         sock = socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET, socket.SOCK_DGRAM)
         try:
             sock.settimeout(0.0)
@@ -240,6 +288,7 @@ class Bulk:
         self._poller.register(sock.fileno(), select.EPOLLIN)
         self._sockets[sock.fileno()] = sock
         self._load[sock.fileno()] = self._sent[sock.fileno()] = 0
+        self._old_at[sock.fileno()] = now + SOCKET_AGE_S
         lane.append(sock)
         return sock
 
@@ -248,7 +297,7 @@ class Bulk:
         number = sock.fileno()
         if not self._load[number]:
             self._poller.unregister(number)
-            del self._sockets[number], self._load[number], self._sent[number]
+            del self._sockets[number], self._load[number], self._sent[number], self._old_at[number]
             sock.close()
 
     def _identifier(self) -> int:
@@ -280,6 +329,7 @@ class Bulk:
     def _landed(self, place: tuple[int, int]) -> _Asked:
         asked = self._out.pop(place)
         asked.place = None
+        self._late_out -= asked.late
         number = place[0]
         self._load[number] -= 1
         if not self._load[number] and self._sent[number] >= SOCKET_LIFE:
@@ -302,8 +352,11 @@ class Bulk:
                 self._ask_again(asked, tcp=False)
             else:
                 self._refuse(asked)
+        except Exception as failure:  # whoever waits must be told
+            log.exception("an answer could not be read")
+            asked.done(asked.key, ResolverFailed(asked.key[0], type(failure).__name__))
         else:
-            self._window = min(self._in_flight, self._window + 1.0)
+            self._window, self._answered = min(self._in_flight, self._window + 1.0), True
             asked.done(asked.key, found)
 
     def _ask_again(self, asked: _Asked, *, tcp: bool) -> None:
@@ -318,6 +371,9 @@ class Bulk:
             )
         except (TimeoutError, ResolverFailed) as failure:
             found = failure
+        except Exception as failure:  # whoever waits must be told
+            log.exception("a name could not be asked for")
+            found = ResolverFailed(asked.key[0], type(failure).__name__)
         asked.done(asked.key, found)
 
     def _expire(self) -> None:
@@ -326,6 +382,13 @@ class Bulk:
             _, _, asked, tries = heapq.heappop(self._due)
             if asked.place is not None and asked.tries == tries:
                 self._landed(asked.place)
-                if now - self._narrowed_at > self._try_s:
-                    self._window, self._narrowed_at = max(WINDOW_LEAST, self._window / 2), now
-                self._send(asked)
+                if not asked.late:  # what is lost twice is rather dead than lost in a crowd
+                    self._narrow(now)
+                asked.late = True
+                self._late.append(asked)
+
+    def _narrow(self, now: float) -> None:
+        if now - self._narrowed_at > self._try_s:
+            least = WINDOW_LEAST if self._answered else WINDOW_FIRST
+            self._window = min(self._window, max(least, self._window / 2))
+            self._narrowed_at, self._answered = now, False

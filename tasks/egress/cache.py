@@ -10,9 +10,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import floor
-from typing import Any
+from typing import Any, Final
 
 from tasks.egress.wire import Found
+
+SIZE_LIMIT_BYTES: Final = 16 * 1024
+"""Of the records of one answer, as text; a larger one is not kept: by TCP a server may send 64 KiB for every name."""
 
 Key = tuple[str, str]
 """A canonical name and a record type."""
@@ -122,7 +125,7 @@ class Cache:
         stale_s = min(ttl_s, self._stale_s) if found.records else 0.0
         kept = Kept(found.records, now + ttl_s, now + ttl_s + stale_s)
         with self._lock:
-            if generation == self.generation and ttl_s > 0:
+            if generation == self.generation and ttl_s > 0 and sum(map(len, found.records)) <= SIZE_LIMIT_BYTES:
                 self._kept[key] = kept
                 self._kept.move_to_end(key)
                 while len(self._kept) > self._entries:

@@ -11,6 +11,7 @@ flush no worker gives an older answer.
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -62,10 +63,12 @@ class Commons:
         self.flushes = int(found or 0)
         return self.flushes
 
-    def read(self, names: Sequence[Key]) -> dict[Key, Found]:
-        """Give what is shared of these names; nothing while Redis is away."""
+    def read(self, names: Sequence[Key], ends_at: float) -> dict[Key, Found]:
+        """Give what is shared of these names; nothing while Redis is away, or when `ends_at` (monotonic) is near."""
         found: dict[Key, Found] = {}
         for at in range(0, len(names), AT_ONCE):
+            if time.monotonic() > ends_at - 2 * BOUND_S:
+                break
             part = names[at : at + AT_ONCE]
             try:
                 texts = self._fetched(part)
@@ -87,12 +90,17 @@ class Commons:
                 return found[1:]
         return [None, 0] * len(part)
 
-    def write(self, found: Mapping[Key, Found], flushes: int) -> None:
-        """Share answers, unless a flush came after `flushes` was read; while Redis is away nothing is."""
+    def write(self, found: Mapping[Key, Found], flushes: int, ends_at: float) -> None:
+        """Share answers, unless a flush came after `flushes` was read; while Redis is away nothing is.
+
+        A little after `ends_at`, monotonic time, it gives up.
+        """
         fit = {key: (json.dumps(each.records), round(each.ttl_s * 1000)) for key, each in found.items()}
         fit = {key: each for key, each in fit.items() if each[1] > 0 and len(each[0]) <= SIZE_LIMIT_BYTES}
         names = list(fit)
         for at in range(0, len(names), AT_ONCE):
+            if time.monotonic() > ends_at:
+                return
             part = names[at : at + AT_ONCE]
             args = [flushes, *(value for key in part for value in fit[key])]
             try:

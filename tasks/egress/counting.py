@@ -17,7 +17,7 @@ class Tally:
         self._cache = cache
         self._lock = threading.Lock()
         self._counts = dict.fromkeys(OUTCOMES, 0)
-        metrics.DNS_LOOKUPS.watch(self)
+        metrics.DNS_LOOKUPS.watch(self.counts)
 
     def add(self, outcome: str, number: int = 1) -> None:
         """Count look-ups that ended so."""

@@ -26,6 +26,14 @@ class Flight:
             if self._event is not None:
                 self._event.set()
 
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the landing, whatever it brought; say whether it was in time."""
+        with _lock:
+            if self._done:
+                return True
+            event = self._event = self._event or threading.Event()
+        return event.wait(timeout_s)
+
     def result(self, timeout_s: float) -> Kept:
         """Wait for what was found.
 
@@ -33,11 +41,7 @@ class Flight:
             TimeoutError: it has not landed by then, or whoever flew it had no time left.
             ResolverFailed: no name server answered.
         """
-        with _lock:
-            event = None
-            if not self._done:
-                event = self._event = self._event or threading.Event()
-        if event is not None and not event.wait(timeout_s):
+        if not self.wait(timeout_s):
             raise TimeoutError
         if self._failure is not None:
             raise self._failure

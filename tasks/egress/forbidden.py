@@ -27,7 +27,7 @@ def endpoints(settings: Settings) -> frozenset[Endpoint]:
         if addresses & here:
             # A server on this machine may listen on every address of it.
             found |= {(each, port) for each in here}
-    ports = {settings.flower.port, settings.monitor.port, settings.worker.port or 0} - {0}
+    ports = {settings.flower.port, settings.monitor.port, settings.worker.port} - {0}
     return frozenset(found | {(each, port) for each in here for port in ports})
 
 

@@ -1,36 +1,39 @@
 """A forward proxy on loopback, through which a browser reaches only what a dialler allows.
 
-A `Proxy` owns its listening socket, one thread a connection, and the last refusal of each address. When it dies, the
-browser behind it reaches nothing.
+A `Proxy` owns its listening socket, one thread that moves what all connections carry, threads that dial, and the last
+refusal of each address. When it dies, the browser behind it reaches nothing.
 """
 
-import select
+import logging
+import selectors
 import socket
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final, Protocol, Self
-from urllib.parse import urlsplit
+from functools import partial
+from typing import Final, Protocol
 
-from gaia.errors import EgressDenied, GaiaError, TimedOut
+from gaia.errors import ConnectFailed, GaiaError
+from tasks.egress import descriptors, heads
+from tasks.egress.flows import CHUNK_BYTES, Ending, Flow, Response
+from tasks.egress.heads import MARK as MARK  # noqa: PLC0414 - what answers of this proxy are told by
+from tasks.egress.heads import MAX_HEAD_BYTES, Malformed, Request
 
-MARK: Final = "x-gaia-egress"
-"""The header of an answer that is the proxy's own, not the server's."""
-
-MAX_CONNECTIONS: Final = 256
-MAX_HEAD_BYTES: Final = 64 * 1024
+MAX_CONNECTIONS: Final = 4096
+"""A tab opens six to a host. More wait, unaccepted, for one to end."""
+DIALS: Final = 256
+"""At once; more wait. A dial lasts `DIAL_S` at most."""
+SPARE_FILES: Final = 512
+BACKLOG: Final = 1024
 MAX_REFUSALS: Final = 1024
-CHUNK_BYTES: Final = 64 * 1024
 DIAL_S: Final = 10.0
 IDLE_S: Final = 60.0
+LOOK_S: Final = 1.0
 CLOSE_S: Final = DIAL_S + 1.0
 
-# RFC 9110, 7.6.1. Transfer-Encoding stays: the body travels on as it came.
-_HOP_BY_HOP: Final = frozenset(
-    {"connection", "keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate", "te", "upgrade"}
-)
+log = logging.getLogger(__name__)
 
 
 class Dialler(Protocol):
@@ -57,12 +60,23 @@ class Proxy:
         self._idle_s = idle_s
         self._lock = threading.Lock()
         self._refusals: OrderedDict[tuple[str, int], GaiaError] = OrderedDict()
-        self._open: dict[threading.Thread, list[socket.socket]] = {}
+        self._dialled: deque[tuple[_Connection, Request, socket.socket | GaiaError]] = deque()
         self._closed = False
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=MAX_CONNECTIONS)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        self._listener.setblocking(False)  # noqa: FBT003 - its only form
         self.port: Final[int] = self._listener.getsockname()[1]
-        self._acceptor = threading.Thread(target=self._accept, name="gaia-proxy", daemon=True)
-        self._acceptor.start()
+        self._waker, self._woken = socket.socketpair()
+        self._waker.setblocking(False)  # noqa: FBT003
+        self._woken.setblocking(False)  # noqa: FBT003
+        # Two sockets each.
+        self._most = max(1, min(MAX_CONNECTIONS, (descriptors.raised(2 * MAX_CONNECTIONS + SPARE_FILES)) // 2))
+        self._open: set[_Connection] = set()
+        self._selector = selectors.DefaultSelector()
+        self._listening = False
+        self._accepts_at = self._looked_at = 0.0
+        self._dials = ThreadPoolExecutor(DIALS, "gaia-proxy-dial")
+        self._thread = threading.Thread(target=self._run, name="gaia-proxy", daemon=True)
+        self._thread.start()
 
     def refusal(self, host: str, port: int) -> GaiaError | None:
         """Give why the host could not be reached the last time, None when it could."""
@@ -72,261 +86,221 @@ class Proxy:
     def close(self) -> None:
         """Close every connection and end every thread; a dial under way may last its `DIAL_S`."""
         with self._lock:
-            self._closed = True
-            held = [each for sockets in self._open.values() for each in sockets]
-            threads = [*self._open, self._acceptor]
-        for each in (self._listener, *held):
-            _wake(each)
-        ends_at = time.monotonic() + CLOSE_S
-        for thread in threads:
-            thread.join(max(0.0, ends_at - time.monotonic()))
-        self._listener.close()
+            already, self._closed = self._closed, True
+        if already:
+            return
+        self._wake()
+        self._thread.join(CLOSE_S)
+        self._dials.shutdown(wait=True, cancel_futures=True)
+        for end in (self._waker, self._woken):
+            end.close()
 
-    # --- connections
+    # --- the thread
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                if self._closed:
-                    return
-                # The process is out of descriptors: those of other connections come free.
-                time.sleep(0.05)
-                continue
-            self._admit(client)
-
-    def _admit(self, client: socket.socket) -> None:
-        thread = threading.Thread(target=self._serve, args=(client,), name="gaia-proxy-connection", daemon=True)
-        with self._lock:
-            if len(self._open) < MAX_CONNECTIONS and not self._closed:
-                self._open[thread] = [client]
-                with suppress(RuntimeError):  # the system gives no more threads
-                    thread.start()
-                    return
-                del self._open[thread]
-        client.close()
-
-    def _serve(self, client: socket.socket) -> None:
+    def _run(self) -> None:
+        self._selector.register(self._woken, selectors.EVENT_READ, self._drain)
         try:
-            client.settimeout(self._idle_s)
-            self._answer(client)
-        except (OSError, _Malformed):
-            pass  # the browser sees its connection close
+            while not self._closed:
+                self._listen(len(self._open) < self._most and time.monotonic() >= self._accepts_at)
+                for key, events in self._selector.select(min(LOOK_S, self._idle_s)):
+                    key.data(events)
+                self._take_dialled()
+                self._end_idle()
         finally:
-            with self._lock:
-                held = self._open.pop(threading.current_thread(), [client])
-            for each in held:
-                each.close()
+            for _, _, found in self._dialled:
+                if isinstance(found, socket.socket):
+                    found.close()
+            for each in [*self._open]:
+                self._drop(each)
+            self._selector.close()
+            self._listener.close()
 
-    def _answer(self, client: socket.socket) -> None:
-        head, rest = _read_head(client, self._idle_s)
-        request = _Request.parse(head)
+    def _drain(self, _: int) -> None:
+        with suppress(BlockingIOError):
+            self._woken.recv(CHUNK_BYTES)
+
+    def _wake(self) -> None:
+        with suppress(OSError):
+            self._waker.send(b".")
+
+    def _listen(self, wanted: bool) -> None:  # noqa: FBT001 - its only argument
+        if wanted != self._listening:
+            self._listening = wanted
+            if wanted:
+                self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+            else:
+                self._selector.unregister(self._listener)
+
+    def _accept(self, _: int) -> None:
         try:
-            server = self._dial(request.host, request.port)
-        except GaiaError as failure:
-            _reply(
-                client, _status_of(failure), f"{MARK}: {'denied' if isinstance(failure, EgressDenied) else 'failed'}"
-            )
+            client, _address = self._listener.accept()
+        except BlockingIOError:
             return
-        if request.method == "CONNECT":
-            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            flows = _Flow(client, server, rest), _Flow(server, client)
-        else:
-            flows = _Flow(client, server, request.origin_form() + rest), _Response(server, client)
-        client.settimeout(0.0)
-        server.settimeout(0.0)
-        _relay(self._idle_s, *flows)
+        except OSError:
+            # The process is out of descriptors: those of other connections come free.
+            self._accepts_at = time.monotonic() + LOOK_S / 2
+            return
+        client.setblocking(False)  # noqa: FBT003
+        connection = _Connection(client)
+        self._open.add(connection)
+        self._watch(connection)
 
-    def _dial(self, host: str, port: int) -> socket.socket:
+    def _ready(self, connection: "_Connection", sock: socket.socket, events: int) -> None:
+        if connection not in self._open:
+            return  # it ended in this very turn
         try:
-            server = self._dialler.dial(host, port, timeout_s=DIAL_S)
+            if connection.moved(sock, events):
+                self._dial(connection)
+            self._watch(connection)
+        except (OSError, Malformed, RuntimeError):  # the last where the system gives no more threads
+            self._drop(connection)  # the browser sees its connection close
+
+    def _watch(self, connection: "_Connection") -> None:
+        """Wait for what it waits for now; for nothing more at its end."""
+        wanted = connection.waits_for()
+        if not wanted and not connection.dialling:
+            self._drop(connection)
+            return
+        for sock, events in {**dict.fromkeys(connection.watched, 0), **wanted}.items():
+            known = connection.watched.get(sock, 0)
+            if not events:
+                self._selector.unregister(sock)
+            elif not known:
+                self._selector.register(sock, events, partial(self._ready, connection, sock))
+            elif events != known:
+                self._selector.modify(sock, events, partial(self._ready, connection, sock))
+        connection.watched = wanted
+
+    def _drop(self, connection: "_Connection") -> None:
+        self._open.discard(connection)
+        for sock in connection.watched:
+            self._selector.unregister(sock)
+        connection.watched = {}
+        connection.close()
+
+    def _end_idle(self) -> None:
+        now = time.monotonic()
+        if now - self._looked_at < min(LOOK_S, self._idle_s):
+            return
+        self._looked_at, before = now, now - self._idle_s
+        for each in [each for each in self._open if not each.dialling and each.moved_at < before]:
+            self._drop(each)
+
+    # --- dials
+
+    def _dial(self, connection: "_Connection") -> None:
+        request = Request.parse(connection.take_head())
+        connection.dialling = True
+        self._dials.submit(self._dial_for, connection, request)
+
+    def _dial_for(self, connection: "_Connection", request: Request) -> None:
+        found: socket.socket | GaiaError
+        try:
+            found = self._dialler.dial(request.host, request.port, timeout_s=DIAL_S)
         except GaiaError as failure:
-            self._remember(host, port, failure)
-            raise
+            found = failure
+        except Exception:
+            log.exception("a dial for Chromium failed")
+            found = ConnectFailed(request.host, "the dial failed")
         with self._lock:
+            self._remember(request.host, request.port, found)
+            closed = self._closed
+            if not closed:
+                self._dialled.append((connection, request, found))
+        if closed and isinstance(found, socket.socket):
+            found.close()
+        self._wake()
+
+    def _remember(self, host: str, port: int, found: socket.socket | GaiaError) -> None:
+        if isinstance(found, socket.socket):
             self._refusals.pop((host, port), None)
-            self._open[threading.current_thread()].append(server)
-            if self._closed:
-                _wake(server)
-        return server
-
-    def _remember(self, host: str, port: int, failure: GaiaError) -> None:
-        with self._lock:
-            self._refusals[host, port] = failure
-            self._refusals.move_to_end((host, port))
-            while len(self._refusals) > MAX_REFUSALS:
-                self._refusals.popitem(last=False)
-
-
-# --- HTTP
-
-
-class _Malformed(Exception):  # noqa: N818 - a finding; the connection is closed upon it
-    """What came is no HTTP that this proxy serves."""
-
-
-@dataclass(frozen=True)
-class _Request:
-    method: str
-    host: str
-    port: int
-    path: str
-    headers: tuple[tuple[str, str], ...]
-
-    @classmethod
-    def parse(cls, head: bytes) -> Self:
-        line, headers = _parse_head(head)
-        try:
-            method, target, version = line.split(" ")
-            parts = urlsplit(f"//{target}" if method == "CONNECT" else target)
-            port = parts.port or (80 if parts.scheme == "http" else None)
-        except ValueError:
-            raise _Malformed from None
-        known = parts.scheme == ("" if method == "CONNECT" else "http")
-        if not known or not version.startswith("HTTP/1.") or not parts.hostname or port is None:
-            raise _Malformed
-        path = (parts.path or "/") + (f"?{parts.query}" if "?" in target else "")
-        return cls(method, parts.hostname, port, path, headers)
-
-    def origin_form(self) -> bytes:
-        """Give the head as a server expects it (RFC 9112, 3.2.1); the answer is to end the connection."""
-        literal = f"[{self.host}]" if ":" in self.host else self.host
-        host = literal if self.port == 80 else f"{literal}:{self.port}"  # noqa: PLR2004 - the port of http
-        kept = [each for each in _end_to_end(self.headers) if each[0].lower() != "host"]
-        return _head(f"{self.method} {self.path} HTTP/1.1", [("Host", host), *kept, ("Connection", "close")])
-
-
-def _parse_head(head: bytes) -> tuple[str, tuple[tuple[str, str], ...]]:
-    line, *rest = head.decode("latin-1").split("\r\n")
-    if any(mark in each for each in (line, *rest) for mark in "\r\n\0"):
-        raise _Malformed
-    headers = []
-    for each in rest:
-        name, colon, value = each.partition(":")
-        if not colon or not name or name != name.strip():
-            raise _Malformed
-        headers.append((name, value.strip()))
-    return line, tuple(headers)
-
-
-def _end_to_end(headers: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
-    named = {
-        token.strip().lower() for name, value in headers if name.lower() == "connection" for token in value.split(",")
-    }
-    dropped = _HOP_BY_HOP | (named - {"transfer-encoding", "content-length"})
-    return [each for each in headers if each[0].lower() not in dropped]
-
-
-def _head(line: str, headers: list[tuple[str, str]]) -> bytes:
-    lines = [line, *(f"{name}: {value}" for name, value in headers), "", ""]
-    return "\r\n".join(lines).encode("latin-1")
-
-
-def _read_head(source: socket.socket, within_s: float) -> tuple[bytes, bytes]:
-    """Read up to the empty line; give what stands before and after it."""
-    ends_at = time.monotonic() + within_s
-    got = b""
-    while (end := got.find(b"\r\n\r\n")) < 0:
-        if len(got) > MAX_HEAD_BYTES or time.monotonic() > ends_at:
-            raise _Malformed
-        chunk = source.recv(CHUNK_BYTES)
-        if not chunk:
-            raise _Malformed
-        got += chunk
-    return got[:end], got[end + 4 :]
-
-
-def _status_of(failure: GaiaError) -> str:
-    if isinstance(failure, EgressDenied):
-        return "403 Forbidden"
-    return "504 Gateway Timeout" if isinstance(failure, TimedOut) else "502 Bad Gateway"
-
-
-def _reply(client: socket.socket, status: str, header: str) -> None:
-    # No body: the page that asked may read it, and need not learn why.
-    client.sendall(f"HTTP/1.1 {status}\r\n{header}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode("latin-1"))
-
-
-# --- sockets
-
-
-class _Flow:
-    """One direction of a connection: it waits either to read or to write what it read, never both."""
-
-    def __init__(self, source: socket.socket, sink: socket.socket, pending: bytes = b"") -> None:
-        self._source = source
-        self._sink = sink
-        self._pending = pending
-        self._open = True
-
-    def waits_for(self) -> tuple[socket.socket, int] | None:
-        if self._pending:
-            return self._sink, select.POLLOUT
-        return (self._source, select.POLLIN) if self._open else None
-
-    def step(self) -> None:
-        if self._pending:
-            self._pending = self._pending[self._sink.send(self._pending) :]
             return
-        chunk = self._source.recv(CHUNK_BYTES)
-        self._pending = self.passed(chunk)
-        if not chunk:
-            self._open = False
-            with suppress(OSError):
-                self._sink.shutdown(socket.SHUT_WR)
+        self._refusals[host, port] = found
+        self._refusals.move_to_end((host, port))
+        while len(self._refusals) > MAX_REFUSALS:
+            self._refusals.popitem(last=False)
 
-    def passed(self, chunk: bytes) -> bytes:
-        """Give what travels on of what came."""
-        return chunk
-
-
-class _Response(_Flow):
-    """A server's answer: its head says `Connection: close`, whatever the server said, so that none is reused."""
-
-    def __init__(self, source: socket.socket, sink: socket.socket) -> None:
-        super().__init__(source, sink)
-        self._head: bytes | None = b""
-
-    def passed(self, chunk: bytes) -> bytes:
-        if self._head is None:
-            return chunk
-        self._head += chunk
-        done = b""
-        while self._head is not None and b"\r\n\r\n" in self._head:
-            head, _, rest = self._head.partition(b"\r\n\r\n")
-            line, headers = _parse_head(head)
-            if not line.startswith("HTTP/1."):
-                raise _Malformed
-            kept = [each for each in _end_to_end(headers) if each[0].lower() != MARK]
-            done += _head(line, [*kept, ("Connection", "close")])
-            # After an interim answer (RFC 9110, 15.2) comes another head.
-            interim = line.startswith(("HTTP/1.1 1", "HTTP/1.0 1"))
-            done, self._head = (done, rest) if interim else (done + rest, None)
-        if self._head is not None and (len(self._head) > MAX_HEAD_BYTES or not chunk):
-            raise _Malformed
-        return done
+    def _take_dialled(self) -> None:
+        while self._dialled:
+            connection, request, found = self._dialled.popleft()
+            connection.dialled(request, found)
+            self._watch(connection)
 
 
-def _relay(idle_s: float, *flows: _Flow) -> None:
-    """Copy until each flow has ended, one broke, or nothing moved for `idle_s`."""
-    while waits := [(flow, *wait) for flow in flows if (wait := flow.waits_for())]:
-        poller = select.poll()
-        masks: dict[int, int] = {}
-        for _, end, mask in waits:
-            masks[end.fileno()] = masks.get(end.fileno(), 0) | mask
-        for number, mask in masks.items():
-            poller.register(number, mask)
-        ready = dict(poller.poll(idle_s * 1000))
-        if not ready:
-            return
-        for flow, end, mask in waits:
-            if ready.get(end.fileno(), 0) & (mask | select.POLLERR | select.POLLHUP):
+class _Connection:
+    """A browser's connection: its head comes, then the dial ends, then bytes flow until each way has ended."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
+        self._server: socket.socket | None = None
+        self._head = b""
+        self._rest = b""
+        self._flows: tuple[Flow, ...] | None = None
+        self.dialling = False
+        self.watched: dict[socket.socket, int] = {}
+        self.moved_at = time.monotonic()
+
+    def waits_for(self) -> dict[socket.socket, int]:
+        """Give the events that each socket is to be looked at for."""
+        if self._flows is None:
+            return {} if self.dialling else {self._client: selectors.EVENT_READ}
+        found: dict[socket.socket, int] = {}
+        for each in self._flows:
+            if (wait := each.waits_for()) is not None:
+                found[wait[0]] = found.get(wait[0], 0) | wait[1]
+        return found
+
+    def moved(self, sock: socket.socket, events: int) -> bool:
+        """Move what can move; say whether the head has come.
+
+        Raises:
+            OSError: if an end broke.
+            Malformed: if it is no HTTP.
+        """
+        if self._flows is None:
+            return self._read_head()
+        self.moved_at = time.monotonic()
+        for flow in self._flows:
+            wait = flow.waits_for()
+            if wait is not None and wait[0] is sock and wait[1] & events:
                 with suppress(BlockingIOError):
                     flow.step()
+        return False
 
+    def _read_head(self) -> bool:
+        with suppress(BlockingIOError):
+            chunk = self._client.recv(CHUNK_BYTES)
+            if not chunk or len(self._head) > MAX_HEAD_BYTES:
+                raise Malformed
+            self._head += chunk
+        return b"\r\n\r\n" in self._head
 
-def _wake(held: socket.socket) -> None:
-    """End whatever waits on a socket of another thread; closing it there would free its number too early."""
-    with suppress(OSError):
-        held.shutdown(socket.SHUT_RDWR)
+    def take_head(self) -> bytes:
+        """Give the head that has come, without its empty line; what follows is kept."""
+        head, _, self._rest = self._head.partition(b"\r\n\r\n")
+        self._head = b""
+        return head
+
+    def dialled(self, request: Request, found: socket.socket | GaiaError) -> None:
+        """Let the bytes flow, or the refusal."""
+        self.dialling = False
+        self.moved_at = time.monotonic()
+        if isinstance(found, GaiaError):
+            self._flows = (Ending(self._client, heads.refusal(found)),)
+            return
+        self._server = found
+        found.setblocking(False)  # noqa: FBT003
+        if request.method == "CONNECT":
+            answer = b"HTTP/1.1 200 Connection established\r\n\r\n"
+            self._flows = Flow(self._client, found, self._rest), Flow(found, self._client, answer)
+        else:
+            self._flows = (
+                Flow(self._client, found, request.origin_form() + self._rest),
+                Response(found, self._client),
+            )
+
+    def close(self) -> None:
+        """Close both ends."""
+        for each in (self._client, self._server):
+            if each is not None:
+                each.close()

@@ -25,12 +25,20 @@ class Refresher:
         self._closed = False
 
     def add(self, key: Key, flight: Flight) -> None:
-        """Have a flight flown; at once, unless others are under way."""
+        """Have a flight flown; at once, unless others are taking off.
+
+        Raises:
+            RuntimeError: there can be no thread; the flight is not taken.
+        """
         with self._changed:
-            self._waiting[key] = flight
+            if self._closed:
+                message = "closed"
+                raise RuntimeError(message)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="gaia-dns-refresh", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="gaia-dns-refresh", daemon=True)
+                thread.start()
+                self._thread = thread
+            self._waiting[key] = flight
             self._changed.notify()
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ which costs new questions and nothing else.
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Final, Literal
 
@@ -36,6 +37,12 @@ COMMONS_LEAST_S: Final = 4 * BOUND_S
 
 REFRESH_S: Final = 5.0
 """How long a refresh may take."""
+REFRESH_TOGETHER_S: Final = 0.25
+"""How long those that came later wait for it: one server that is silent must not keep other names from being asked for.
+What comes after that is kept here and not shared."""
+SHARE_S: Final = 0.5
+"""How long answers may take to be shared, beside the time of the call."""
+
 LONGEST_SPELLING: Final = 1000
 """Characters that are looked at at all: no spelling of a name of 253 octets has more, and encoding takes its time."""
 
@@ -221,7 +228,10 @@ class Resolver:
             kept.refresh_at = now + AGAIN_S
             flight, leads = self._board(key)
             if leads:
-                self._refresher.add(key, flight)
+                try:
+                    self._refresher.add(key, flight)
+                except RuntimeError as failure:
+                    self._leave(key, flight, None, ResolverFailed(key[0], str(failure)))
 
     def _look_for_flushes(self) -> None:
         """Forget everything if the cluster was told to; looked at once a second."""
@@ -284,14 +294,14 @@ class Resolver:
         flushes = self._flushes
         found = self._stub.ask(*key, max(0.001, ends_at - time.monotonic()))
         if self._commons is not None:
-            self._commons.write({key: self._clamped(found)}, flushes)
+            self._commons.write({key: self._clamped(found)}, flushes, time.monotonic() + SHARE_S)
         return found
 
     def _shared(self, wanted: Sequence[Key], ends_at: float) -> dict[Key, Found]:
         """Give what the cluster knows."""
         if self._commons is None or ends_at - time.monotonic() < COMMONS_LEAST_S:
             return {}
-        found = self._commons.read(wanted)
+        found = self._commons.read(wanted, ends_at)
         self._heed(self._commons.flushes)
         self.tally.add("shared", len(found))
         return found
@@ -311,17 +321,33 @@ class Resolver:
 
     def _leave(self, key: Key, flight: Flight, kept: Kept | None, failure: BaseException | None = None) -> None:
         with self._lock:
-            self._flights.pop(key, None)
+            if self._flights.get(key) is flight:
+                del self._flights[key]
         flight.land(kept, failure)
 
     def _many(
         self, wanted: Sequence[Key], ends_at: float, cancelled: CancelToken | None
     ) -> Mapping[Key, Kept | ResolverFailed]:
         """Ask for many; give what was there by then."""
+        token = cancelled or CancelToken()
+        landed: dict[Key, Kept | ResolverFailed] = {}
+        missing = list(dict.fromkeys(wanted))
+        while missing:
+            ours, others = self._boarded(missing, landed)
+            landed |= self._fly(ours, others, ends_at, token)
+            if token.is_set() or time.monotonic() >= ends_at:
+                break
+            # Whoever flew them had less time than we, or was cancelled: then it is our turn.
+            missing = [key for key in others if key not in landed]
+        return landed
+
+    def _boarded(
+        self, keys: Sequence[Key], landed: dict[Key, Kept | ResolverFailed]
+    ) -> tuple[dict[Key, Flight], dict[Key, Flight]]:
+        """Give the flights that are ours to fly, and those of others; enter what is known by now."""
         ours: dict[Key, Flight] = {}
         others: dict[Key, Flight] = {}
-        landed: dict[Key, Kept | ResolverFailed] = {}
-        for key in dict.fromkeys(wanted):
+        for key in keys:
             flight, leads = self._board(key)
             kept = self._cache.fresh(key) if leads else None
             if kept is not None:
@@ -330,34 +356,41 @@ class Resolver:
             else:
                 (ours if leads else others)[key] = flight
         self.tally.add("joined", len(others))
-        return {**landed, **self._fly(ours, others, ends_at, cancelled or CancelToken())}
+        return ours, others
 
     def _fly(
-        self, ours: Mapping[Key, Flight], others: Mapping[Key, Flight], ends_at: float, cancelled: CancelToken
+        self,
+        ours: Mapping[Key, Flight],
+        others: Mapping[Key, Flight],
+        ends_at: float,
+        cancelled: CancelToken,
+        wait_until: float = inf,
     ) -> Mapping[Key, Kept | ResolverFailed]:
-        """Fly ours; they land even if nobody waits any more, the last a moment after `ends_at`."""
+        """Fly ours; they land even if nobody waits any more, the last a moment after `ends_at`, or after a cancel."""
         flushes = self._flushes
         batch = Batch(ours, self._land, self._cache.generation)
         try:
             shared = self._shared(list(ours), ends_at) if ours else {}
             rest = [key for key in ours if key not in shared]
             self.tally.add("asked", len(rest))
-            if rest:
-                self._bulk.ask(rest, ends_at, batch.answered)
+            forget = self._bulk.ask(rest, ends_at, batch.answered) if rest else None
         except BaseException as failure:
             for key in ours:
                 batch.landed(key, failure)
             raise
         for key, found in shared.items():
             batch.landed(key, found)
-        batch.wait(others, ends_at, cancelled)
-        became, fresh = batch.so_far()
+        batch.wait(others, min(ends_at, wait_until), cancelled)
+        if forget is not None and cancelled.is_set():
+            forget()
+        became, fresh = batch.so_far(self._max_ttl_s)
         if self._commons is not None and fresh:
-            self._commons.write({key: self._clamped(found) for key, found in fresh.items()}, flushes)
+            self._commons.write(fresh, flushes, time.monotonic() + SHARE_S)
         return became
 
     def _refresh(self, flights: Mapping[Key, Flight]) -> None:
-        self._fly(flights, {}, time.monotonic() + REFRESH_S, CancelToken())
+        now = time.monotonic()
+        self._fly(flights, {}, now + REFRESH_S, CancelToken(), now + REFRESH_TOGETHER_S)
 
     def _became(self, key: Key, outcome: Kept | ResolverFailed) -> Answer | NameNotFound | ResolverFailed:
         if isinstance(outcome, ResolverFailed):

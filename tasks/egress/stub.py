@@ -97,8 +97,10 @@ def server(text: str) -> Server | None:
     """Read `address`, `address:port` or `[address]:port`; None for anything else."""
     address, port = text, str(DNS_PORT)
     if text.startswith("["):
-        address, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") or port
+        address, closed, rest = text[1:].partition("]")
+        if not closed or rest[:1] not in {"", ":"}:
+            return None
+        port = rest[1:] if rest else port
     elif text.count(":") == 1:
         address, _, port = text.partition(":")
     sound = names.literal(address) == address.lower() and port.isascii() and port.isdecimal() and len(port) < 6  # noqa: PLR2004 - 65535 has five digits

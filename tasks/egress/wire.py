@@ -33,6 +33,7 @@ _EDNS: Final = b"\x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x00"
 _ADDRESSES: Final = {"A": (1, socket.AF_INET, 4), "AAAA": (28, socket.AF_INET6, 16)}
 _POINTER: Final = 0xC0
 _LONGEST_LABEL: Final = 63
+_LONGEST_NAME: Final = 255
 _SECONDS_LIMIT: Final = 2**31
 """RFC 2181 section 8: a TTL from here on is none."""
 
@@ -161,7 +162,7 @@ def _followed(
 def _name(message: bytes, at: int) -> tuple[bytes, int]:
     """Give a name in lower case without compression, and where it ends. Pointers lead backwards only, so it ends."""
     parts: list[bytes] = []
-    ends_at, lowest = -1, at
+    ends_at, lowest, size = -1, at, 0
     while True:
         length = message[at]
         if length >= _POINTER:
@@ -170,7 +171,7 @@ def _name(message: bytes, at: int) -> tuple[bytes, int]:
                 raise Malformed
             ends_at = at + 2 if ends_at < 0 else ends_at
             at = lowest = target
-        elif length > _LONGEST_LABEL:
+        elif length > _LONGEST_LABEL or (size := size + length + 1) > _LONGEST_NAME:
             raise Malformed
         else:
             parts.append(message[at : at + length + 1])

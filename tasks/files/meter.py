@@ -52,8 +52,10 @@ class Meter:
         self._condition = threading.Condition(self._lock)
         self._active = self._peak = self._waiting = 0
         self._totals = _Totals()
-        metrics.FILES_ACTIVE.set_function(lambda: self._active)
-        metrics.FILES_PEAK.set_function(lambda: self._peak)
+        metrics.FILES_ACTIVE.watch(self.active)
+        metrics.FILES_PEAK.watch(self.peak)
+        metrics.FILES_WAITING.watch(self.waiting)
+        metrics.FILES_LIMIT.watch(self.most)
 
     def operation(self, name: str, scope: Scope) -> "Passage":
         """Give the context manager of one operation; entering it waits for the gate.
@@ -95,6 +97,22 @@ class Meter:
                 by_operation=rows,
                 roots=roots,
             )
+
+    def active(self) -> int:
+        """Give how many operations are past the gate."""
+        return self._active
+
+    def peak(self) -> int:
+        """Give the most that were."""
+        return self._peak
+
+    def waiting(self) -> int:
+        """Give how many wait at it."""
+        return self._waiting
+
+    def most(self) -> int:
+        """Give how many it lets through at once."""
+        return self.limit
 
     @property
     def full(self) -> bool:

@@ -19,6 +19,7 @@ they come in turns.
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from sys import maxsize
 from typing import Final
 
 from tasks.limits.counting import answer, leased
@@ -56,7 +57,9 @@ class _Slice:
     def __init__(self, buckets: Sequence[Bucket]) -> None:
         self.buckets = tuple(map(kept_back, buckets))
         self.horizon_s = min(map(horizon_s, buckets))
-        self.most = max(1, int(min(min(each.rate_per_s * SLICE_S, each.burst) for each in self.buckets)))
+        # A shadow refuses nothing, so it makes no chunk smaller either.
+        binding = [min(each.rate_per_s * SLICE_S, each.burst) for each in self.buckets if not each.shadow]
+        self.most = max(1, int(min(binding))) if binding else maxsize
         self.lock = threading.Lock()
         self.tokens = self.used = 0
         self.size = 1.0

@@ -105,6 +105,10 @@ class Limits:
         """Ask for leave for one request, without waiting; see `RateLimiter.admit`."""
         return self._tokens.admit(self.policy.rates(names), if_away=if_away)
 
+    def take(self, names: tuple[str, ...], size_bytes: int, *, if_away: Away) -> Admitted | Refused:
+        """Ask for leave to move bytes, without waiting; see `ByteBucket.take`."""
+        return self._tokens.take(self.policy.bandwidths(names), size_bytes, if_away=if_away)
+
     def admit(self, scope: Scope, names: tuple[str, ...], *, if_away: Away) -> None:
         """Wait for leave for one request; see `levels` for the names.
 
@@ -126,16 +130,11 @@ class Limits:
         Raises:
             LimitExceeded, Cancelled, DeadlineExceeded, Unreachable: as `admit`.
         """
-        buckets = self.policy.bandwidths(names)
 
         def ask() -> Admitted | Refused:
-            return self._tokens.take(buckets, size_bytes, if_away=if_away)
+            return self.take(names, size_bytes, if_away=if_away)
 
         return leave(scope, ask, limit=f"bytes:{names[-1]}", longest_s=longest_s).tokens
-
-    def ask_bytes(self, names: tuple[str, ...], size_bytes: int, *, if_away: Away) -> Admitted | Refused:
-        """Ask for leave to move bytes, without waiting; see `ByteBucket.take`."""
-        return self._tokens.take(self.policy.bandwidths(names), size_bytes, if_away=if_away)
 
     def leased_bytes(self, names: tuple[str, ...], size_bytes: int) -> int:
         """Give how many bytes may move by what this process has leased already: for a thread that waits for nobody."""
@@ -144,16 +143,23 @@ class Limits:
 
     @contextmanager
     def holding(
-        self, scope: Scope, names: tuple[str, ...], *, ttl_s: float = LEASE_TTL_S, if_away: Away
+        self,
+        scope: Scope,
+        names: tuple[str, ...],
+        *,
+        at_most: int | None = None,
+        ttl_s: float = LEASE_TTL_S,
+        if_away: Away,
     ) -> Iterator[Held]:
         """Hold a slot of every level inside the block; it is renewed there, and lapses `ttl_s` after a crash.
 
+        `at_most` is how many slots the last name has where nothing is set for it.
         A block that lasts asks `Held.check`, which raises `LeaseLost`.
 
         Raises:
             LimitExceeded, Cancelled, DeadlineExceeded, Unreachable: as `admit`.
         """
-        held = self.wait_for_slots(scope, names, ttl_s=ttl_s, if_away=if_away)
+        held = self.wait_for_slots(scope, names, at_most=at_most, ttl_s=ttl_s, if_away=if_away)
         try:
             yield held
         finally:
@@ -165,6 +171,7 @@ class Limits:
         names: tuple[str, ...],
         *,
         host: str | None = None,
+        at_most: int | None = None,
         ttl_s: float = LEASE_TTL_S,
         if_away: Away,
     ) -> Held:
@@ -175,12 +182,18 @@ class Limits:
         """
 
         def ask() -> Held | Refused:
-            return self.acquire(names, host=host, ttl_s=ttl_s, if_away=if_away)
+            return self.acquire(names, host=host, at_most=at_most, ttl_s=ttl_s, if_away=if_away)
 
         return leave(scope, ask, limit=f"slots:{names[-1]}")
 
     def acquire(
-        self, names: tuple[str, ...], *, host: str | None = None, ttl_s: float = LEASE_TTL_S, if_away: Away
+        self,
+        names: tuple[str, ...],
+        *,
+        host: str | None = None,
+        at_most: int | None = None,
+        ttl_s: float = LEASE_TTL_S,
+        if_away: Away,
     ) -> Held | Refused:
         """Ask for a slot of every level, without waiting; `release` has to follow. See `holding`.
 
@@ -189,7 +202,7 @@ class Limits:
         Raises:
             Unreachable: as `admit`.
         """
-        slots = self.policy.slots(names) if host is None else self.policy.sending(names, host)
+        slots = self.policy.slots(names, at_most) if host is None else self.policy.sending(names, host)
         held = self._renewal.take(slots, ttl_s) if slots else NOTHING
         if held is None:
             found = self._taken(slots, ttl_s, if_away)
@@ -239,9 +252,8 @@ class Limits:
             LeaseLost: it is not held at every level: it lapsed, was given back before, or was given for others.
             Unreachable: Redis did not answer.
         """
-        # Whoever names another host would free the slot of the whole cluster alone; a renewal looks at all levels.
-        self._leases.renew(lease)
-        self._leases.release(lease)
+        # Whoever names another host would free the slot of the whole cluster alone: all levels or none.
+        self._leases.end(lease)
 
     def lent(self, name: str) -> int:
         """Give how many leases a level has, `slots:api.example.com`.
@@ -326,3 +338,9 @@ def limits() -> Limits:
     """Give the limits of this process' cluster."""
     found = settings.load()
     return Limits.in_redis(found.redis_url, found.limits)
+
+
+def close() -> None:
+    """Close them, if anything has asked for them; again changes nothing. For the end of a worker."""
+    if limits.cache_info().currsize:
+        limits().close()

@@ -1,10 +1,8 @@
 """The metrics of limits. Labels are bounded: what a limit counts, and the kind of its level, never its name."""
 
-import collections
 from collections.abc import Sequence
-from functools import lru_cache, partial
-from typing import Final, NamedTuple, Protocol, TypeVar
-from weakref import WeakSet
+from functools import lru_cache
+from typing import Final, NamedTuple, TypeVar
 
 from prometheus_client import Counter
 
@@ -41,29 +39,6 @@ def counters(name: str) -> Counters:
 def level(name: str) -> str:
     """Give the kind of a level: global, host, key, job or pool."""
     return level_of(name.partition(":")[2])
-
-
-class Lends(Protocol):
-    """Whoever has leases in use."""
-
-    def lent(self) -> "collections.Counter[str]":
-        """Give how many slots of each kind of level are in use."""
-
-
-_lenders: "WeakSet[Lends]" = WeakSet()
-
-
-def track(lender: Lends) -> None:
-    """Show what somebody has in use; counted when it is asked for, as a request has several levels."""
-    _lenders.add(lender)
-
-
-def _lent(kind: str) -> float:
-    return sum(each.lent()[kind] for each in list(_lenders))
-
-
-for _kind in LEVELS:
-    metrics.LEASES.labels(_kind).set_function(partial(_lent, _kind))
 
 
 def answer(buckets: Sequence[Bucket] | Sequence[Slots], given: A) -> A:

@@ -7,6 +7,7 @@ from math import inf
 from secrets import token_hex
 from typing import Final, TypeVar
 
+from gaia.errors import LeaseLost
 from tasks.limits.circuit import SECOND_US, Circuit
 from tasks.limits.gcra import Level, Taken, take
 from tasks.limits.leasing import Leases, granted
@@ -123,6 +124,18 @@ class MemoryLeases(Leases):
 
     def _used(self, slots: Sequence[Slots]) -> tuple[int, ...]:
         return tuple(len(self._held.get(each.name, ())) for each in slots)
+
+    def end(self, lease: Lease) -> None:
+        """Give the slots back, all or none."""
+        with self._lock:
+            now = self._clock.monotonic()
+            for each in reversed(lease.slots):
+                self._prune(each.name, now)
+                if lease.id not in self._held.get(each.name, ()):
+                    raise LeaseLost(each.name)
+            for each in lease.slots:
+                del self._held[each.name][lease.id]
+                self._prune(each.name, now)
 
     def held(self, name: str) -> int:
         """Give how many leases are held."""

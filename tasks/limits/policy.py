@@ -1,6 +1,6 @@
 """Which limits hold for which names: what operators set, over what the settings say."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import ceil
 from typing import Final, TypeVar
 
@@ -45,7 +45,7 @@ class Policy:
         self._given = given
         self._rates: dict[tuple[str, ...], tuple[Bucket, ...]] = {}
         self._bytes: dict[tuple[str, ...], tuple[Bucket, ...]] = {}
-        self._slots: dict[tuple[str, ...], tuple[Slots, ...]] = {}
+        self._slots: dict[tuple[tuple[str, ...], int | None], tuple[Slots, ...]] = {}
         self._sending: dict[tuple[str, tuple[str, ...]], tuple[Slots, ...]] = {}
         self._rules: dict[str, Rules] = {}
 
@@ -57,9 +57,15 @@ class Policy:
         """Give the buckets of bytes."""
         return _remembered(self._bytes, names, lambda: _present(map(self._bandwidth, names)))
 
-    def slots(self, names: tuple[str, ...]) -> tuple[Slots, ...]:
-        """Give the limits of concurrency."""
-        return _remembered(self._slots, names, lambda: _present(map(self._concurrency, names)))
+    def slots(self, names: tuple[str, ...], at_most: int | None = None) -> tuple[Slots, ...]:
+        """Give the limits of concurrency; `at_most` is that of the last name where nothing is set for it."""
+
+        def make() -> tuple[Slots, ...]:
+            *outer, last = names
+            found = [self._concurrency(each) for each in outer]
+            return _present([*found, self._concurrency(last, at_most)])
+
+        return _remembered(self._slots, (names, at_most), make)
 
     def connections(self, host: str) -> tuple[Slots, ...]:
         """Give the limits of connections to a host: those of the cluster, and the host's own."""
@@ -111,9 +117,10 @@ class Policy:
             burst = max(1, ceil(rate * BANDWIDTH_BURST_S))
         return _bucket("bytes", name, rate, burst, shadow=found.shadow)
 
-    def _concurrency(self, name: str) -> Slots | None:
+    def _concurrency(self, name: str, default: int | None = None) -> Slots | None:
         found = self._of(name)
-        default = self._defaults.host_concurrency if level_of(name) == "host" else None
+        if default is None and level_of(name) == "host":
+            default = self._defaults.host_concurrency
         limit = default if found.concurrency is None else found.concurrency
         return None if limit is None else Slots(f"slots:{name}", limit, found.shadow)
 
@@ -143,7 +150,7 @@ K = TypeVar("K")
 Items = TypeVar("Items", Bucket, Slots)
 
 
-def _present(found: "map[Items | None]") -> tuple[Items, ...]:
+def _present(found: Iterable[Items | None]) -> tuple[Items, ...]:
     return tuple(each for each in found if each is not None)
 
 

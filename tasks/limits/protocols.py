@@ -197,6 +197,16 @@ class ConcurrencyLimiter(Protocol):
         """
         ...
 
+    def end(self, lease: Lease) -> None:
+        """Give the slots back as `release` does, all or none: of two that do so at once, one has done it.
+
+        Raises:
+            LeaseLost: it is not held at every level: it lapsed, was released, or was given for others. It names the
+                innermost of those.
+            Unreachable: Redis did not answer. The slots are free after the lease's `ttl_s`.
+        """
+        ...
+
     def held(self, name: str) -> int:
         """Give how many leases are held at a level now.
 

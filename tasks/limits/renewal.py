@@ -15,13 +15,14 @@ Leases of the same slots are taken, renewed and given back together, so a reques
 
 import logging
 import threading
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
 from gaia.errors import LeaseLost, Unreachable
+from tasks import metrics
 from tasks.limits import counting
 from tasks.limits.protocols import ConcurrencyLimiter, Lease, Refused, Slots
 from tasks.scope import Clock
@@ -87,11 +88,11 @@ class Renewal:
         self._wakes_at = 0.0
         self._thread: threading.Thread | None = None
         self._closed = False
-        counting.track(self)
+        metrics.LEASES.watch(self.lent)
 
-    def lent(self) -> Counter[str]:
+    def lent(self) -> dict[str, int]:
         """Give how many slots of each kind of level are in use."""
-        found: Counter[str] = Counter()
+        found = dict.fromkeys(counting.LEVELS, 0)
         with self._changed:
             for slots, stack in self._stacks.items():
                 for each in slots:

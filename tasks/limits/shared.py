@@ -9,7 +9,7 @@ from contextlib import suppress
 from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
-from gaia.errors import Unreachable
+from gaia.errors import LeaseLost, Unreachable
 from gaia.store import keys
 from tasks.limits.circuit import SECOND_US
 from tasks.limits.gcra import Taken
@@ -110,6 +110,12 @@ class SharedLeases(Leases):
         recorded = [each for each in leases if each.recorded]
         for start in range(0, len(recorded), self.MOST):
             yield recorded[start : start + self.MOST]
+
+    def end(self, lease: Lease) -> None:
+        """Give the slots back, all or none."""
+        lost: Any = self._reach.script("end", _names(lease.slots), [lease.id])
+        if lost >= 0:
+            raise LeaseLost(lease.slots[lost].name)
 
     def held(self, name: str) -> int:
         """Give how many leases are held."""

@@ -1,10 +1,10 @@
 """A connection for a probe: to an allowed port, through the judge, timed, and bounded as a whole."""
 
+import ssl
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager
 from socket import socket
 
 from config.settings import port_range
@@ -31,7 +31,7 @@ class Ports:
 
 
 class Dialled:
-    """An open connection, and how long its phases took."""
+    """An open connection, and how long its phases took. Whoever wraps `sock` puts there what it became."""
 
     def __init__(self, sock: socket, dns_s: float, connect_s: float) -> None:
         """Keep them, rounded to microseconds."""
@@ -39,6 +39,22 @@ class Dialled:
         self.address = str(sock.getpeername()[0])
         self.dns_s = round(dns_s, 6)
         self.connect_s = round(connect_s, 6)
+
+    def wake(self) -> None:
+        """End the connection under the thread that waits on it."""
+        wake(self.sock)
+
+    def close(self) -> None:
+        """Close what the socket has become."""
+        self.sock.close()
+
+    def secure(self, context: ssl.SSLContext, name: str) -> ssl.SSLSocket:
+        """Shake hands; the socket from before is none any more, so what breaks the connection has to know this one."""
+        self.sock = sock = context.wrap_socket(
+            self.sock, server_hostname=name, suppress_ragged_eofs=True, do_handshake_on_connect=False
+        )
+        sock.do_handshake()
+        return sock
 
 
 class Dialler:
@@ -65,17 +81,20 @@ class Dialler:
         sock = self._gateway.dial(
             host, port, timeout_s=max(0.001, scope.bound_s(ends_at - resolved)), cancelled=scope.cancelled
         )
-        with sock:
-            yield from self._bounded(scope, Dialled(sock, resolved - began, time.monotonic() - resolved), ends_at)
+        with ExitStack() as held:
+            held.callback(sock.close)
+            found = Dialled(sock, resolved - began, time.monotonic() - resolved)
+            held.callback(found.close)
+            yield from self._bounded(scope, found, ends_at)
 
     @staticmethod
     def _bounded(scope: Scope, found: Dialled, ends_at: float) -> Iterator[Dialled]:
         # A server that sends a byte now and then would never let a read of the socket time out.
-        timer = threading.Timer(scope.bound_s(max(0.001, ends_at - time.monotonic())), wake, (found.sock,))
+        timer = threading.Timer(scope.bound_s(max(0.001, ends_at - time.monotonic())), found.wake)
         timer.daemon = True
         timer.start()
         try:
-            with scope.cancelled.calling(partial(wake, found.sock)):
+            with scope.cancelled.calling(found.wake):
                 yield found
         finally:
             timer.cancel()

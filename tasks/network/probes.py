@@ -73,8 +73,8 @@ class Prober:
             self._dialler.dial(scope, call.host, call.port, ends_at) as found,
         ):
             began = time.monotonic()
-            with context.wrap_socket(found.sock, server_hostname=name, suppress_ragged_eofs=True) as sock:
-                return self._told(call, found, sock, reason, round(time.monotonic() - began, 6))
+            sock = found.secure(context, name)
+            return self._told(call, found, sock, reason, round(time.monotonic() - began, 6))
 
     def _told(
         self, call: network.ProbeTls, found: Dialled, sock: ssl.SSLSocket, reason: str, tls_s: float
@@ -118,8 +118,8 @@ class Prober:
                 if parts.scheme == "http":
                     return _exchange(call, parts, found, found.sock, 0.0, began)
                 shaken = time.monotonic()
-                with self._context((), call.verify).wrap_socket(found.sock, server_hostname=_plain(host)) as sock:
-                    return _exchange(call, parts, found, sock, time.monotonic() - shaken, began)
+                sock = found.secure(self._context((), call.verify), _plain(host))
+                return _exchange(call, parts, found, sock, time.monotonic() - shaken, began)
         except _Unverified as refusal:
             raise TlsFailed(host, refusal.reason) from None
 

@@ -2,9 +2,19 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from gaia.contracts import network
-from gaia.errors import GaiaError, InvalidCall, NameNotFound, ResolverFailed, Unreachable
+from gaia.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    GaiaError,
+    InvalidCall,
+    LeaseLost,
+    NameNotFound,
+    ResolverFailed,
+    Unreachable,
+)
 from gaia.outcome import Outcome
 from tasks.egress.cache import Answer
 from tasks.egress.gateway import Gateway
@@ -12,7 +22,7 @@ from tasks.egress.resolver import TYPES
 from tasks.egress.stub import Server, Stub, server
 from tasks.limits.cluster import Limits
 from tasks.limits.policy import CONNECTIONS, levels
-from tasks.limits.protocols import Away, Lease
+from tasks.limits.protocols import LEASE_TTL_S, Away, Lease
 from tasks.limits.throttle import Throttle
 from tasks.network import echo
 from tasks.network.dialling import Dialler, Ports
@@ -24,9 +34,6 @@ HEALTH_S = 1.0
 """How long a name server may take to be healthy."""
 
 HEALTH_SERVERS = 3
-
-RELEASE_S = 1.0
-"""How long a lease still lives that is about to be released."""
 
 
 class NetworkService:
@@ -135,6 +142,12 @@ class NetworkService:
         """
         slots = self._limits.policy.connections(call.host)
         lease = self._limits.lend(scope, slots, ttl_s=call.ttl_s, longest_s=call.timeout_s)
+        try:
+            scope.check()
+        except (Cancelled, DeadlineExceeded):
+            with suppress(LeaseLost, Unreachable):
+                self._limits.give_back(lease)
+            raise
         return network.Connection(f"{lease.id}@{call.host}", call.host, call.ttl_s)
 
     def release_connection(self, call: network.ReleaseConnection, scope: Scope) -> network.Released:
@@ -147,7 +160,7 @@ class NetworkService:
         scope.check()
         identifier, host = call.parts()
         slots = self._limits.policy.connections(host)
-        self._limits.give_back(Lease(identifier, slots, RELEASE_S))
+        self._limits.give_back(Lease(identifier, slots, LEASE_TTL_S))
         return network.Released(host)
 
     def probe_tcp(self, call: network.ProbeTcp, scope: Scope) -> network.TcpProbed:

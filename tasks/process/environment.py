@@ -13,12 +13,14 @@ _CODE: Final = (
     *("LD_*", "DYLD_*", "GCONV_PATH", "GLIBC_TUNABLES"),
     *("IFS", "ENV", "BASH_ENV", "BASH_FUNC_*", "BASHOPTS", "SHELLOPTS", "PS4", "PROMPT_COMMAND"),
     *("PYTHON*", "PERL5*", "PERLLIB", "RUBYOPT", "RUBYLIB", "NODE_OPTIONS", "NODE_PATH"),
-    *("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "GIT_*"),
+    *("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH", "GIT_*"),
+    *("LUA_*", "PHPRC", "PHP_INI_SCAN_DIR", "R_PROFILE*", "R_ENVIRON*"),
+    *("OPENSSL_CONF", "OPENSSL_ENGINES", "OPENSSL_MODULES"),
 )
 """Variables by which a loader, a shell or an interpreter runs code of the caller's: no allow list admits them."""
 
 
-def environment(call: process.Run, allowed: Collection[str], home: str) -> dict[str, str]:
+def environment(call: process.Run | process.Start, allowed: Collection[str], home: str) -> dict[str, str]:
     """Give PATH, LANG, HOME and what the caller sets: nothing of the worker's own environment.
 
     Raises:

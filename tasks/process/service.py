@@ -1,178 +1,216 @@
-"""Running programs under limits.
+"""Running and keeping programs under limits.
 
-`ProcessService` owns the programs of its running calls: `close()` stops them. It holds nothing that outlives a call. Of
-a worker that is killed the programs run on, and their temporary directories stay.
+`ProcessService` owns the programs of its running calls and those it keeps; `close()` stops them all. Between it and
+each program stands a keeper, a process of ours (`tasks.process.launcher`), which kills the program's whole tree when
+the program ends, when a limit is passed and when this worker dies.
 """
 
-import os
-import shutil
-import subprocess
-import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from typing import Final
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
-from config import settings
-from gaia.codec import content
+from config import programs
 from gaia.contracts import process
-from gaia.errors import StartFailed
-from tasks.process.environment import environment
-from tasks.process.executables import Executables
-from tasks.process.supervisor import KILL_S, Bounds, Supervisor
-from tasks.process.tree import ProcessTable
-from tasks.process.waker import Waker
+from gaia.errors import GaiaError, NotConfigured, StartFailed, TimedOut
+from tasks import metrics
+from tasks.process.admission import Admission
+from tasks.process.keepers import sweep_directories
+from tasks.process.keeping import KILL_S, Keeping, tell
+from tasks.process.launcher import groups
+from tasks.process.loop import Loop
+from tasks.process.program import Program
+from tasks.process.quotas import Quotas
+from tasks.process.registry import Registry
 from tasks.roots.roots import Roots
+from tasks.runtime.entrusted import Entrusted
+from tasks.runtime.identity import Identity
 from tasks.scope import Scope
 
-OUTPUT_LIMIT_BYTES: Final = 64 * 1024 * 1024
-"""No call may have the worker keep more of stdout or stderr."""
 
+class ProcessService(Keeping):
+    """The operations of the `process` queue; those about started programs are `Keeping`'s."""
 
-class ProcessService:
-    """The operations of the `process` queue."""
-
-    def __init__(self, *, settings: settings.Process, roots: Roots) -> None:
-        """Take the settings, and the roots that working directories lie beneath."""
-        self._settings = settings
-        self._roots = roots
-        self._executables = Executables(settings.executables, roots=roots)
-        self._table = ProcessTable()
-        self._stopping = threading.Event()
-        self._idle = threading.Condition()
-        self._running: set[Waker] = set()
+    def __init__(
+        self,
+        *,
+        settings: programs.Process,
+        roots: Roots,
+        own: Callable[[], Identity],
+        registry: Registry | None = None,
+        quotas: Quotas | None = None,
+        entrusted: Entrusted | None = None,
+    ) -> None:
+        """Take what it needs; `own` gives the worker's identity. Without `registry` nothing is told to the cluster."""
+        admission = Admission(settings, roots, quotas)
+        super().__init__(settings, admission, own, registry, entrusted)
+        self._loops: dict[Loop, None] = {}
+        metrics.PROGRAMS_MEMORY_BYTES.set_function(self._held_bytes)
 
     def run(self, call: process.Run, scope: Scope) -> process.Exited:
         """Run a program to its end. Its `timeout_s` passing is an answer; the deadline passing is an error.
 
-        A service that is closed starts nothing and answers `worker_stopped`.
+        What a program leaves running when it ends by itself is killed at once. A tree that is stopped gets SIGTERM and
+        the grace time first, unless it has too much memory. A service that is closed starts nothing: the call goes back
+        to the queue.
 
         Raises:
-            InvalidCall, ExecutableDenied, StartFailed, PathDenied, FileMissing, FileFailed, NotConfigured, Cancelled,
-            DeadlineExceeded, TimedOut
+            InvalidCall, ExecutableDenied, StartFailed, PathDenied, FileMissing, FileFailed, NotConfigured,
+            InvalidSetting, Unreachable, Cancelled, DeadlineExceeded
+            TimedOut: if the program did not die of SIGKILL within `KILL_S`.
+            Later: if every place is taken.
         """
         scope.check()
-        _check_text(call)
-        bounds = self._bounds(call)
-        executable = self._executables.admit(call.argv[0])
+        if self._stopping:
+            raise StartFailed(call.argv[0], "the worker is stopping")
         with ExitStack() as stack:
-            home = stack.enter_context(_fresh_directory(call.argv[0]))
-            env = environment(call, self._settings.env_allowed, home)
-            cwd = self._working_directory(call, home, stack)
-            waker = stack.enter_context(self._registered())
-            if self._stopping.is_set():
-                return _not_started()
-            stack.enter_context(scope.cancelled.calling(waker.wake))
-            return Supervisor(
-                _start(call, executable, env, cwd),
-                stdin=content(call.stdin),
-                bounds=bounds,
-                scope=scope,
-                table=self._table,
-                stopping=self._stopping,
-                waker=waker,
-            ).watch()
+            plan = stack.enter_context(self._admission.admitted(call, scope))
+            loop = stack.enter_context(self._looping(scope))
+            program = self._admission.start(plan, scope, loop, most_bytes=plan.bounds.output_bytes)
+            if call.tail:
+                program.on_output = lambda: tell(program, scope)
+            try:
+                program.attach()
+                found = self._watched(program, loop, scope)
+            finally:
+                self._admission.let_go(program)
+        if program.cause in ("cancelled", "deadline"):
+            scope.check()
+        return found
+
+    def _watched(self, program: Program, loop: Loop, scope: Scope) -> process.Exited:
+        """Turn the loop until the program has ended, whichever way that comes."""
+        loop.until(lambda: program.ended or self._cause(scope) is not None, scope.ends_at)
+        if not program.ended:
+            program.stop(self._cause(scope) or "deadline", self._settings.grace_s)
+            loop.until(lambda: program.ended, time.monotonic() + self._settings.grace_s + KILL_S)
+        if program.exited is None:
+            program.abandon()
+        if program.exited is None or not program.clean:
+            raise TimedOut(scope.operation, self._settings.grace_s + KILL_S)
+        self._admission.counters.ended(program.exited)
+        return program.exited
+
+    def _cause(self, scope: Scope) -> str | None:
+        if self._stopping or scope.cancelled.stopping:
+            return "worker_stopped"
+        return "cancelled" if scope.cancelled.is_set() else None
+
+    @contextmanager
+    def _looping(self, scope: Scope) -> Iterator[Loop]:
+        """Give a loop of this call's own that a cancel and the worker's end wake."""
+        loop = Loop()
+        with self._lock:
+            self._loops[loop] = None
+        try:
+            with scope.cancelled.calling(loop.wake):
+                yield loop
+        finally:
+            with self._lock:
+                del self._loops[loop]
+                self._lock.notify_all()
+            loop.close()
+
+    def list(self, call: process.List, scope: Scope) -> process.Listed:
+        """List the started programs of the cluster.
+
+        Raises:
+            Unreachable, NotConfigured
+        """
+        scope.check()
+        now = time.time()
+        entries = [
+            process.Listing(
+                id=entry.id,
+                worker=entry.worker,
+                host=entry.host,
+                pid=entry.pid,
+                pid_started=entry.pid_started,
+                program=entry.program,
+                profile=entry.profile,
+                age_s=max(0.0, now - entry.started_at),
+                lost=lost,
+            )
+            for entry, lost in self._required_registry().list()
+            if call.worker in (None, entry.worker)
+        ]
+        return process.Listed(tuple(entries))
+
+    def cleanup(self, call: process.Cleanup, scope: Scope) -> process.Cleaned:
+        """Forget what has ended and, without an id, clear away after lost workers.
+
+        Raises:
+            ProcessMissing, Unreachable
+        """
+        scope.check()
+        if call.id is not None:
+            self._held.get(call.id)
+            return process.Cleaned(self._held.forget(call.id), 0, 0)
+        records, killed = (0, 0) if self._registry is None else self._registry.sweep(self._own())
+        killed += groups.sweep(None if self._settings.cgroup is None else str(self._settings.cgroup))
+        sweep_directories()
+        return process.Cleaned(self._held.forget(), records, killed)
+
+    def stats(self, call: process.Stats, scope: Scope) -> process.ProcessStats:
+        """Give this worker's counters.
+
+        Raises:
+            StartFailed, InvalidSetting: if no launcher can be had.
+        """
+        del call
+        scope.check()
+        totals, holding = self._admission.counters.totals(), self._admission.keepers.holding()
+        states = [each.state() for each in self._held.all()]
+        return process.ProcessStats(
+            worker=self._own().node,
+            held=sum(each.running for each in states),
+            remembered=sum(not each.running for each in states),
+            capacity=self._admission.counters.capacity,
+            memory_bytes=self._admission.keepers.held_bytes,
+            keepers_idle=self._admission.keepers.idle,
+            keepers_made=self._admission.keepers.made,
+            enforcement=holding.enforcement,
+            pid_namespace=holding.pid_namespace,
+            **totals._asdict(),
+        )
+
+    def health(self, call: process.Health, scope: Scope) -> process.ProcessHealth:
+        """Say how this worker is; what is wrong is an answer."""
+        del call
+        scope.check()
+        worker = self._own().node
+        try:
+            enforcement, namespace = self._admission.keepers.holding()
+        except GaiaError as failure:
+            return process.ProcessHealth(worker, "unhealthy", (str(failure),), "sampled", pid_namespace=False)
+        full = self._admission.counters.totals().running >= self._admission.counters.capacity
+        signs = {
+            "no executable is allowed (GAIA_PROCESS__EXECUTABLES)": not self._settings.executables,
+            "limits are sampled: no control group can be had": enforcement == "sampled",
+            "a fork storm could outrun its end: no PID namespace either": enforcement == "sampled" and not namespace,
+            "every place is taken": full,
+        }
+        findings = tuple(finding for finding, holds in signs.items() if holds)
+        return process.ProcessHealth(worker, "degraded" if findings else "healthy", findings, enforcement, namespace)
 
     def close(self) -> None:
         """Stop what runs, and wait for it, at most the grace time and a little more."""
-        with self._idle:
-            self._stopping.set()
-            for each in self._running:
-                each.wake()
-            self._idle.wait_for(lambda: not self._running, self._settings.grace_s + KILL_S)
+        ends_at = time.monotonic() + self._settings.grace_s + KILL_S
+        with self._lock:
+            self._stopping = True
+            loops = list(self._loops)
+        for loop in loops:
+            loop.wake()
+        self.stop_kept(ends_at)
+        with self._lock:
+            self._lock.wait_for(lambda: not self._loops, max(0.0, ends_at - time.monotonic()))
+        self.close_loop()
+        self._admission.close()
+        metrics.PROGRAMS_MEMORY_BYTES.set_function(lambda: 0.0)
 
-    @contextmanager
-    def _registered(self) -> Iterator[Waker]:
-        waker = Waker()
-        with self._idle:
-            self._running.add(waker)
-        try:
-            yield waker
-        finally:
-            with self._idle:
-                self._running.remove(waker)
-                self._idle.notify_all()
-            waker.close()
+    def _held_bytes(self) -> float:
+        return float(self._admission.keepers.held_bytes)
 
-    def _bounds(self, call: process.Run) -> Bounds:
-        output = call.limits.output_bytes or self._settings.output_bytes
-        call.require("limits", f"output_bytes must be at most {OUTPUT_LIMIT_BYTES}", holds=output <= OUTPUT_LIMIT_BYTES)
-        return Bounds(
-            timeout_s=call.timeout_s,
-            memory_bytes=call.limits.memory_bytes or self._settings.memory_bytes,
-            output_bytes=output,
-            grace_s=self._settings.grace_s,
-        )
-
-    def _working_directory(self, call: process.Run, home: str, stack: ExitStack) -> str:
-        if call.cwd is None:
-            return home
-        # The child enters the directory that was opened: no name is resolved again.
-        return f"/proc/self/fd/{stack.enter_context(self._roots.directory(call.cwd))}"
-
-
-def _check_text(call: process.Run) -> None:
-    """Refuse text that has no bytes: a lone surrogate, which JSON can carry."""
-    texts = {"argv": call.argv, "env": (*call.env, *call.env.values())}
-    for name, values in texts.items():
-        try:
-            for each in values:
-                os.fsencode(each)
-        except UnicodeEncodeError:
-            raise call.refuse(name, "holds a character that cannot be encoded") from None
-
-
-@contextmanager
-def _fresh_directory(program: str) -> Iterator[str]:
-    """Make an empty directory, removed at the end; what cannot be removed stays.
-
-    Raises:
-        StartFailed
-    """
-    try:
-        path = tempfile.mkdtemp(prefix="gaia-run-")
-    except OSError as failure:
-        raise StartFailed(program, f"no temporary directory: {failure.strerror}") from None
-    try:
-        yield path
-    finally:
-        # Not TemporaryDirectory: up to Python 3.11.7 its removal changes modes through links (CVE-2023-6597).
-        with suppress(RecursionError):  # a tree about a thousand directories deep
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _start(call: process.Run, executable: str, env: dict[str, str], cwd: str) -> subprocess.Popen[bytes]:
-    """Start the program in a session of its own; no preexec_fn or user, so that Popen can vfork(2).
-
-    Raises:
-        StartFailed
-    """
-    try:
-        return subprocess.Popen(  # noqa: S603 - argv without a shell, the executable is on the allow list
-            call.argv,
-            executable=executable,
-            env=env,
-            cwd=cwd,
-            stdin=subprocess.PIPE if call.stdin else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-        )
-    except OSError as failure:
-        raise StartFailed(call.argv[0], failure.strerror or type(failure).__name__) from None
-
-
-def _not_started() -> process.Exited:
-    return process.Exited(
-        exit_code=None,
-        signal=None,
-        reason="worker_stopped",
-        stdout=b"",
-        stderr=b"",
-        truncated=False,
-        wall_s=0.0,
-        cpu_s=0.0,
-        peak_memory_bytes=0,
-        enforcement="sampled",
-    )
+    def _required_registry(self) -> Registry:
+        if self._registry is None:
+            raise NotConfigured("GAIA_REDIS_URL", "the list of started programs is kept there")
+        return self._registry

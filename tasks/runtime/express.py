@@ -31,7 +31,7 @@ from gaia.errors import InternalError
 from tasks.broker.backend import Backend
 from tasks.broker.channel import Fetching
 from tasks.runtime.pool import Pool
-from tasks.runtime.request import RedactedRequest, shown
+from tasks.runtime.request import RedactedRequest, shown, waited
 
 ENDED: Final = "gaia_ended"
 """In a request that Celery's tracer is given: what the run has ended in already, a reply or an exception."""
@@ -215,7 +215,7 @@ class ExpressRequest(RedactedRequest):
         state.total_count[self.name] += 1
         state.all_total_count[0] += 1
         if self.tells:
-            self._tell("task-started")
+            self._tell("task-started", **waited(self._headers, self._properties, self.time_start))
         try:
             reply = self._task.perform(self._headers, self._properties, self._fields)
             if not self._ignores_result():

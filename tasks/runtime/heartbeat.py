@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from gaia.store import nodes
 from gaia.store.nodes import LIFE_S, Node, Orphan
+from tasks import metrics
 
 RETRY_S: Final = 0.5
 """After a beat that failed. An outage of Redis outlasts a life, so the first moment after it counts."""
@@ -129,6 +130,7 @@ class Heartbeat:
                 found = nodes.orphans(self._client, answered)
             self._look()
         except (RedisError, OSError) as failure:
+            metrics.BROKER_FAILURES.labels("heartbeat").inc()
             log.warning("the heartbeat failed: %s", type(failure).__name__)
             return False
         except Exception:
@@ -150,5 +152,6 @@ class Heartbeat:
                 # The others have callers, too.
                 log.exception("an orphaned message could not be answered")
             else:
+                metrics.ORPHANS.inc()
                 answered.append((name, message))
         return answered

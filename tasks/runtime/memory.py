@@ -25,6 +25,7 @@ from celery.worker import state
 
 from config.settings import SettingsError
 from gaia.store import keys
+from tasks import metrics
 from tasks.runtime import identity, stopping
 
 SAMPLE_S: Final = 5.0
@@ -37,6 +38,9 @@ APART_S: Final = 60.0
 
 RENEWED_AT: Final = "_GAIA_RENEWED_AT"
 """The variable that tells the new process image when it was renewed, in the monotonic time of this machine."""
+
+RENEWALS: Final = "_GAIA_RENEWALS"
+"""The variable that carries the count of renewals on."""
 
 RENEWAL: Final = "renewal"
 """In place of a signal's name, where Celery tells why a worker stops."""
@@ -79,6 +83,7 @@ class MemoryBound:
         self._stopping = threading.Event()
         renewed_at = os.environ.pop(RENEWED_AT, None)
         self._not_before = -math.inf if renewed_at is None else float(renewed_at) + APART_S
+        metrics.RENEWALS.inc(int(os.environ.get(RENEWALS, "0")))
         self.due = False
 
     def install(self) -> None:
@@ -154,6 +159,7 @@ def reexecute_if_due(bound: MemoryBound) -> None:
 def reexecute() -> NoReturn:
     """Become a new process image with the same arguments and environment; nothing but 0, 1 and 2 stays open."""
     os.environ[RENEWED_AT] = str(time.monotonic())
+    os.environ[RENEWALS] = str(int(os.environ.get(RENEWALS, "0")) + 1)
     for descriptor in (int(each.name) for each in DESCRIPTORS.iterdir()):
         if descriptor > 2:  # noqa: PLR2004 - standard input, output and error
             with suppress(OSError):

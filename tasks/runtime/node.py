@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from redis.exceptions import RedisError
 
 from gaia.store import keys
 from gaia.store.nodes import Node
+from tasks import metrics
 from tasks.runtime import identity, process
 from tasks.runtime.aside import Aside
 from tasks.runtime.heartbeat import Heartbeat, NameTaken
@@ -25,11 +27,17 @@ DISTRIBUTION: Final = "gaia-workers"
 log = logging.getLogger(__name__)
 
 
-def install(app: Celery, broker: redis.Redis, results: redis.Redis, local_roots: tuple[str, ...] = ()) -> None:
+def install(
+    app: Celery,
+    broker: redis.Redis,
+    results: redis.Redis,
+    local_roots: tuple[str, ...] = (),
+    endpoint: Callable[[], str] = lambda: "",
+) -> None:
     """Make every worker of this app a node, however it is started.
 
     The clients are for its heartbeat alone, which must not wait for long. `local_roots` are told of it if it serves the
-    queue `files`.
+    queue `files`; `endpoint` says where its own pages are.
     """
     beating: list[Heartbeat] = []
 
@@ -39,7 +47,9 @@ def install(app: Celery, broker: redis.Redis, results: redis.Redis, local_roots:
         # By the name of the list alone: a binding would stay in Redis for each node there ever was.
         queue.exchange = Exchange("")
         answer = Orphans(broker, results).answer
-        own = _node(app, instance, local_roots)
+        own = _node(app, instance, local_roots, endpoint())
+        metrics.WORKER.labels(own.name, own.boot, own.version).set(1)
+        metrics.SLOTS.set(own.concurrency)
         heartbeat = Heartbeat(broker, own, answer, taken=_end, look=Aside(broker, answer).look)
         _claim(heartbeat)
         beating.append(heartbeat)
@@ -75,7 +85,7 @@ def _end() -> None:
     state.should_stop = 1
 
 
-def _node(app: Celery, worker: Any, local_roots: tuple[str, ...]) -> Node:
+def _node(app: Celery, worker: Any, local_roots: tuple[str, ...], endpoint: str) -> Node:
     own = identity.own()
     shared = tuple(name for name in app.amqp.queues.consume_from if name != keys.own_queue(own.node))
     return Node(
@@ -89,4 +99,5 @@ def _node(app: Celery, worker: Any, local_roots: tuple[str, ...]) -> Node:
         started_at=time.time(),
         machine=process.machine(),
         roots=local_roots if "files" in shared else (),
+        endpoint=endpoint,
     )

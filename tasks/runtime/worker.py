@@ -14,7 +14,7 @@ from tasks.broker import holder
 from tasks.runtime.memory import MemoryBound, reexecute_if_due
 from tasks.runtime.pool import Pool
 
-CONCURRENCY: Final = {"process": 8, "browser": 4}
+CONCURRENCY: Final = {"process": 208, "browser": 4}
 UNHURRIED: Final = frozenset({"browser", "process"})
 DEFAULT_CONCURRENCY: Final = 10
 """Threads of a worker whose queues have no number above; of several queues the largest counts."""

@@ -5,14 +5,25 @@ from typing import get_args
 
 import pytest
 
-from config.settings import Section, Settings, read
+from config.section import Section
+from config.settings import Settings, read
 
 
-@pytest.mark.parametrize("section", [kind for kind in Section.__subclasses__() if kind.__module__ == "config.settings"])
+@pytest.mark.parametrize(
+    "section", [kind for kind in Section.__subclasses__() if kind.__module__.startswith("config.")]
+)
 def test_a_section_is_frozen_and_part_of_the_settings(section: type[Section]) -> None:
     assert section.model_config["frozen"] is True
     assert section.model_config["extra"] == "forbid"
-    assert section in [field.annotation for field in Settings.model_fields.values()]
+    sections = [field.annotation for field in Settings.model_fields.values()]
+    inside = [
+        kind
+        for each in sections
+        if isinstance(each, type) and issubclass(each, Section)
+        for field in each.model_fields.values()
+        for kind in get_args(field.annotation)
+    ]
+    assert section in [*sections, *inside]
 
 
 def test_an_empty_environment_is_a_configuration() -> None:

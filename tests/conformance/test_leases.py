@@ -93,6 +93,41 @@ def test_a_released_lease_cannot_be_renewed(limiting: Limiting) -> None:
         limiting.leases.renew(held)
 
 
+def test_a_lease_is_ended_once_and_on_every_level_or_on_none(limiting: Limiting) -> None:
+    held = lease(limiting, Slots("a", 1), Slots("b", 1))
+    for other in (Slots("c", 1), Slots("b", 1)._replace(name="d")):
+        with pytest.raises(LeaseLost) as caught:
+            limiting.leases.end(held._replace(slots=(held.slots[0], other)))
+        assert caught.value.limit == other.name
+    assert (limiting.leases.held("a"), limiting.leases.held("b")) == (1, 1)
+    limiting.leases.end(held)
+    assert (limiting.leases.held("a"), limiting.leases.held("b")) == (0, 0)
+    with pytest.raises(LeaseLost) as caught:
+        limiting.leases.end(held)
+    assert caught.value.limit == "b"
+
+
+def test_a_lapsed_lease_cannot_be_ended(limiting: Limiting) -> None:
+    held = lease(limiting, Slots("a", 1), ttl_s=2.0)
+    limiting.clock.advance(2.0)
+    with pytest.raises(LeaseLost):
+        limiting.leases.end(held)
+
+
+def test_of_threads_that_end_one_lease_one_has_done_it(limiting: Limiting) -> None:
+    held = lease(limiting, Slots("a", 1))
+
+    def ends(_: int) -> bool:
+        try:
+            limiting.leases.end(held)
+        except LeaseLost:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(ends, range(8))) == 1
+
+
 def test_a_shadow_of_slots_counts_beyond_its_limit(limiting: Limiting) -> None:
     shadow = Slots("a", 1, shadow=True)
     assert lease(limiting, shadow).used == (1,)

@@ -83,6 +83,22 @@ def test_connections_are_leased_across_workers(workers: None, gaia: Gaia) -> Non
         gaia.submit(network.ReleaseConnection(first.lease)).get(timeout=30)
 
 
+def test_the_slots_of_a_holder_that_never_comes_back_are_free_after_their_time(workers: None, gaia: Gaia) -> None:
+    taken = network.AcquireConnection("gone.test", ttl_s=1)
+    for _ in range(2):
+        gaia.submit(taken).get(timeout=30)
+
+    def free() -> bool:
+        try:
+            lease = gaia.submit(network.AcquireConnection("gone.test", timeout_s=0.001)).get(timeout=30).lease
+        except LimitExceeded:
+            return False
+        gaia.submit(network.ReleaseConnection(lease)).get(timeout=30)
+        return True
+
+    until(free, what="a free slot")
+
+
 def test_probes_reach_what_is_allowed_and_nothing_else(workers: None, gaia: Gaia, site: Site, zone: NameServer) -> None:
     found = gaia.submit(network.ProbeHttp(site.url("/", "here.test"))).get(timeout=30)
     assert (found.status, found.address, found.size_bytes) == (200, "127.0.0.1", 5)

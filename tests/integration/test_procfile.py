@@ -27,12 +27,13 @@ class Honcho:
 
     def __init__(self, redis_url: str, log: Path) -> None:
         self.log = log
-        self.flower_port = free_port(HOST)
+        self.flower_port, self.monitor_port = free_port(HOST), free_port(HOST)
         scripts = Path(sys.executable).parent
         environ = clean_environ() | {
             "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
             "GAIA_REDIS_URL": redis_url,
             "GAIA_FLOWER__PORT": str(self.flower_port),
+            "GAIA_MONITOR__PORT": str(self.monitor_port),
         }
         with log.open("wb") as output:
             self.process = subprocess.Popen(
@@ -76,8 +77,9 @@ def served(control: Celery) -> set[str]:
 def test_every_line_runs_and_nothing_outlives_the_manager(honcho: Honcho, control: Celery) -> None:
     until(lambda: honcho.running() and served(control) == set(wire.QUEUES), START_BOUND_S, what="five queues served")
     until(lambda: answers(honcho.flower_port), START_BOUND_S, what="Flower's page")
+    until(lambda: answers(honcho.monitor_port, "readiness"), START_BOUND_S, what="the monitor's page")
     started = honcho.descendants()
-    assert len(started) >= len(wire.QUEUES) + 1
+    assert len(started) >= len(wire.QUEUES) + 2
 
     honcho.process.send_signal(signal.SIGTERM)
     honcho.process.wait(30)
@@ -85,11 +87,12 @@ def test_every_line_runs_and_nothing_outlives_the_manager(honcho: Honcho, contro
     assert not left
     assert "SIGKILL" not in honcho.log.read_text(errors="replace")
     assert not answers(honcho.flower_port)
+    assert not answers(honcho.monitor_port, "liveness")
 
 
-def answers(port: int) -> bool:
+def answers(port: int, page: str = "healthcheck") -> bool:
     try:
-        with urlopen(f"http://{HOST}:{port}/healthcheck", timeout=5) as reply:
+        with urlopen(f"http://{HOST}:{port}/{page}", timeout=5) as reply:
             return bool(reply.status == 200)
     except OSError:
         return False

@@ -16,6 +16,7 @@ from gaia.contracts.browser import Capture
 from gaia.errors import EgressDenied, TimedOut
 from tasks.browser.service import BrowserService
 from tasks.cli.server import free_port, is_free
+from tasks.runtime.identity import Identity
 from tasks.scope import Scope
 from tests.support import cluster
 from tests.support.waiting import until
@@ -86,7 +87,7 @@ def test_flower_pages_show_the_worker_and_a_task(redis_url: str, worker: cluster
     SCREENSHOTS.mkdir(exist_ok=True)
     with (
         flower(redis_url, tmp_path / "flower.log") as port,
-        closing(BrowserService(settings=Browser(), dialler=Loopback(port))) as browser,
+        closing(BrowserService(settings=Browser(), dialler=Loopback(port), holder=Identity("tools@test"))) as browser,
         Gaia(redis_url) as gaia,
     ):
 

@@ -20,6 +20,7 @@ from gaia import Gaia, files, network, process, wire
 from gaia.errors import Transient
 from tasks.cli.server import free_port, is_free
 from tests.support import cluster
+from tests.support.cluster import get
 from tests.support.waiting import until
 
 GAIA = [sys.executable, "-P", "-m", "tasks.cli.main"]
@@ -67,6 +68,11 @@ class Up:
         assert found
         return found[1]
 
+    def monitor(self) -> str:
+        found = re.search(r"Metrics +(http://\S+)/metrics", self.said())
+        assert found
+        return found[1]
+
     def below(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
@@ -109,20 +115,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """A whole cluster, shared by the tests that leave it as it is."""
     allowed = json.dumps(["/usr/bin/uname", "/bin/uname"])
-    made = Up(tmp_path_factory.mktemp("up"), "--flower-port", "0", GAIA_PROCESS__EXECUTABLES=allowed)
+    made = Up(
+        tmp_path_factory.mktemp("up"), "--flower-port", "0", "--monitor-port", "0", GAIA_PROCESS__EXECUTABLES=allowed
+    )
     try:
         yield made.wait_ready()
     finally:
         assert cluster.stop(made.process, 60) == 0
-
-
-def get(url: str, **headers: str) -> tuple[int, str]:
-    try:
-        with urlopen(Request(url, headers=headers), timeout=30) as reply:  # noqa: S310 - our own page
-            return reply.status, reply.read().decode()
-    except HTTPError as refused:
-        with refused:
-            return refused.code, refused.read().decode()
 
 
 def workers(page: str) -> list[str]:
@@ -148,7 +147,7 @@ def test_env_is_a_shell_line_that_leads_a_producer_to_the_workers(up: Up) -> Non
 def test_the_password_is_on_no_command_line_and_in_no_output(up: Up) -> None:
     password = (up.state / "redis-password").read_text()
     lines = [line for each in up.below() for line in each.cmdline()]
-    assert len(up.below()) >= 8  # the supervisor, Redis, five workers, Flower
+    assert len(up.below()) >= 9  # the supervisor, Redis, five workers, Flower, the monitor
     assert not any(password in line for line in lines)
     assert password not in up.said()
 
@@ -160,7 +159,7 @@ def test_secrets_are_for_their_user_alone(up: Up) -> None:
 
 
 def test_a_second_cluster_in_the_same_directory_is_refused(up: Up) -> None:
-    command = [*GAIA, "up", "--state-dir", str(up.state), "--flower-port", "0"]
+    command = [*GAIA, "up", "--state-dir", str(up.state), "--flower-port", "0", "--monitor-port", "0"]
     done = subprocess.run(command, env=cluster.clean_environ(), capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(
@@ -194,11 +193,24 @@ def test_flower_lets_nobody_stop_a_worker(up: Up) -> None:
     refused.value.close()
 
 
+def test_the_monitor_tells_of_every_worker_and_is_ready_as_all_consume(up: Up) -> None:
+    page, password = up.monitor(), (up.state / "redis-password").read_text()
+    until(lambda: get(f"{page}/readiness")[0] == 200, 60, what="readiness")
+    health = until(lambda: json.loads(get(f"{page}/health")[1])["subsystems"])
+    assert set(health) == set(wire.QUEUES)
+    targets = json.loads(get(f"{page}/targets")[1])
+    assert {each["labels"]["queues"] for each in targets} == set(wire.QUEUES)
+    for each in targets:
+        assert "gaia_worker_ready 1.0" in get(page + each["labels"]["__metrics_path__"])[1]
+    for path in ("/metrics", "/health", "/targets", "/workers"):
+        assert password not in get(page + path)[1]
+
+
 # --- its beginning and its end
 
 
 def test_a_killed_worker_and_a_killed_redis_come_back(start: Start) -> None:
-    running_up = start("--queues", "network", "--no-flower").wait_ready()
+    running_up = start("--queues", "network", "--no-flower", "--no-monitor").wait_ready()
     # Redis and Valkey show their address in place of their arguments.
     server = running_up.url().rpartition("@")[2].partition("/")[0]
     with Gaia(running_up.url()) as g:
@@ -220,7 +232,7 @@ def _resolves(g: Gaia) -> bool:
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_after_the_end(start: Start, signum: signal.Signals) -> None:
-    running_up = start("--queues", "browser,process", "--flower-port", "0").wait_ready()
+    running_up = start("--queues", "browser,process", "--flower-port", "0", "--monitor-port", "0").wait_ready()
     url, page = running_up.url(), running_up.flower()
     found = running_up.below()
     assert len(found) >= 5
@@ -234,7 +246,7 @@ def test_nothing_is_left_after_the_end(start: Start, signum: signal.Signals) -> 
 
 
 def test_a_killed_supervisor_leaves_nothing(start: Start) -> None:
-    running_up = start("--queues", "network", "--no-flower").wait_ready()
+    running_up = start("--queues", "network", "--no-flower", "--no-monitor").wait_ready()
     found = running_up.below()
     (supervisor,) = psutil.Process(running_up.process.pid).children()
     supervisor.kill()
@@ -244,7 +256,7 @@ def test_a_killed_supervisor_leaves_nothing(start: Start) -> None:
 
 
 def test_an_end_that_is_asked_for_during_the_start_is_obeyed(start: Start) -> None:
-    starting = start("--no-flower")
+    starting = start("--no-flower", "--no-monitor")
     found = until(lambda: len(starting.below()) >= 4 and starting.below())
     starting.process.terminate()
     assert starting.process.wait(60) == 0
@@ -255,7 +267,7 @@ def test_an_end_that_is_asked_for_during_the_start_is_obeyed(start: Start) -> No
 def test_data_port_and_password_outlive_the_cluster(start: Start) -> None:
     urls = []
     for _ in range(2):
-        one = start("--queues", "network", "--no-flower").wait_ready()
+        one = start("--queues", "network", "--no-flower", "--no-monitor").wait_ready()
         urls.append(one.url())
         with redis.Redis.from_url(one.url()) as client:
             client.incr("starts")
@@ -267,7 +279,7 @@ def test_data_port_and_password_outlive_the_cluster(start: Start) -> None:
 
 
 def test_a_redis_that_settings_name_is_used(start: Start, redis_url: str) -> None:
-    one = start("--queues", "network", "--no-flower", GAIA_REDIS_URL=redis_url).wait_ready()
+    one = start("--queues", "network", "--no-flower", "--no-monitor", GAIA_REDIS_URL=redis_url).wait_ready()
     assert one.url() == redis_url
     assert not (one.state / "redis.conf").exists()
     with Gaia(redis_url) as g:
@@ -276,7 +288,7 @@ def test_a_redis_that_settings_name_is_used(start: Start, redis_url: str) -> Non
 
 def test_a_chosen_redis_port_is_used(start: Start) -> None:
     port = free_port("127.0.0.1")
-    one = start("--queues", "network", "--no-flower", "--redis-port", str(port)).wait_ready()
+    one = start("--queues", "network", "--no-flower", "--no-monitor", "--redis-port", str(port)).wait_ready()
     assert f"@127.0.0.1:{port}/0" in one.url()
 
 
@@ -287,4 +299,4 @@ def test_folders_of_the_current_directory_do_not_stand_in_for_ours(
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('not this one')")
     monkeypatch.chdir(tmp_path)
-    start("--queues", "network", "--no-flower").wait_ready()
+    start("--queues", "network", "--no-flower", "--no-monitor").wait_ready()

@@ -7,7 +7,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
+from gaia import Gaia
 from tasks.cli.server import EmbeddedServer
 from tasks.cli.state import StateDir
 from tests.support.waiting import until
@@ -54,6 +57,22 @@ class Worker:
 def clean_environ() -> dict[str, str]:
     """Give this process's environment without Gaia's variables."""
     return {name: value for name, value in os.environ.items() if not name.startswith("GAIA_")}
+
+
+def endpoint(url: str, name: str = "") -> str:
+    """Give where the pages of a worker are: of the one whose name begins so."""
+    with Gaia(url) as g:
+        return next(each.endpoint for each in g.nodes() if each.name.startswith(name))
+
+
+def get(url: str, **headers: str) -> tuple[int, str]:
+    """Read a page on this machine; give its status and text."""
+    try:
+        with urlopen(Request(url, headers=headers), timeout=20) as reply:  # noqa: S310 - our own page
+            return reply.status, reply.read().decode()
+    except HTTPError as refused:
+        with refused:
+            return refused.code, refused.read().decode()
 
 
 @contextmanager

@@ -11,7 +11,11 @@ from tests.support.cluster import ROOT
 
 PATH = ROOT / "docker" / "compose.yaml"
 
-VARIABLES = {"GAIA_REDIS_PASSWORD": "0123456789abcdef" * 4, "GAIA_FLOWER_BASIC_AUTH": "me:pass"}
+VARIABLES = {
+    "GAIA_REDIS_PASSWORD": "0123456789abcdef" * 4,
+    "GAIA_FLOWER_BASIC_AUTH": "me:pass",
+    "GAIA_MONITOR_TOKEN": "fedcba9876543210" * 4,
+}
 """What whoever starts it must set."""
 
 _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>\w+)(?P<rule>:[-?])?(?P<rest>[^}]*)\})")

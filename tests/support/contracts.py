@@ -7,11 +7,12 @@ from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hi
 
 from hypothesis import strategies as st
 
-from gaia.codec import Artifact
+from gaia.codec import Artifact, Text
 from gaia.contracts import api, browser, files, network, process
 from gaia.contracts.base import CALLS, Call, Result
 from gaia.errors import GaiaError
 from gaia.outcome import Outcome
+from gaia.sticky import HolderId
 
 TEXT: Final = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 JSON: Final = st.recursive(
@@ -24,12 +25,36 @@ _LINE: Final = st.text(st.characters(exclude_categories=["Cs"], exclude_characte
 _URL: Final = st.sampled_from(["http://a.example/", "https://u:pw@b.example:8443/x?token=1#y", "http://[::1]/ü"])
 _HOST: Final = st.sampled_from(["a.example", "192.0.2.1", "::1"])
 _PATH: Final = st.sampled_from(["data:x", "data:", "r2:a b/ü"])
+PROGRAM: Final = HolderId.new("process@h", "0" * 16).format()
+_STARTING: Final = (process.Run, process.Start)
+_ABOUT_A_PROGRAM: Final = (
+    *(process.Status, process.Wait, process.Write, process.Output),
+    *(process.Signal, process.Terminate, process.Kill),
+)
+_COUNTS: Final = ("memory_bytes", "output_bytes", "cpu_percent", "processes", "open_files", "file_bytes")
 _STEP: Final = st.sampled_from(
     [files.Step(stat=files.Stat("data:x")), files.Step(write=files.Write("data:x", b"body", durable=False))]
 )
 
 _RETRY: Final = st.builds(
     api.Retry, attempts=st.integers(1, 20), statuses=st.sampled_from([(), (503,)]), any_method=st.booleans()
+)
+
+SESSION: Final = HolderId.new("browser@h", "0" * 16).format()
+_FIELDS: Final = st.dictionaries(TEXT, st.sampled_from(["a@href", "//b"]), min_size=1, max_size=3)
+_ACTION: Final = st.sampled_from(
+    [
+        browser.Step("click", selector="#a"),
+        browser.Step("type", selector="#a", text="hunter2"),
+        browser.Step("wait", timeout_s=0.5),
+        browser.Step("navigate", url="http://a.example/"),
+    ]
+)
+_COOKIE: Final = st.sampled_from([browser.Cookie("a", "secret", domain="a.example", expires_s=1.5)])
+_ABOUT_ONE: Final = (
+    *(browser.Act, browser.Close, browser.CloseTab, browser.Content, browser.Cookies, browser.Evaluate),
+    *(browser.Extract, browser.LoadExtension, browser.Navigate, browser.OpenTab, browser.Pdf, browser.Screenshot),
+    browser.Status,
 )
 
 FIELDS: Final[dict[tuple[type[Any], str], st.SearchStrategy[Any]]] = {
@@ -57,6 +82,27 @@ FIELDS: Final[dict[tuple[type[Any], str], st.SearchStrategy[Any]]] = {
     (browser.Capture, "timeout_s"): st.floats(0.001, 3600),
     (browser.Capture, "formats"): st.lists(st.sampled_from(browser.FORMATS), min_size=1).map(tuple),
     (browser.Capture, "wait_for"): st.none() | st.sampled_from(["#id", "a > b"]),
+    (browser.Capture, "steps"): st.lists(_ACTION, max_size=3).map(tuple),
+    (browser.Capture, "extract"): st.none() | _FIELDS,
+    (browser.Capture, "tenant"): st.none() | st.just("acme"),
+    (browser.Open, "tenant"): st.none() | st.just("acme"),
+    (browser.Open, "idle_s"): st.floats(1, 86_400),
+    (browser.Navigate, "url"): _URL,
+    (browser.OpenTab, "url"): st.none() | _URL,
+    (browser.Act, "steps"): st.lists(_ACTION, max_size=3).map(tuple),
+    (browser.Extract, "extract"): _FIELDS,
+    (browser.Evaluate, "expression"): st.sampled_from(["1", "a => 'ü'"]),
+    (browser.Cookies, "add"): st.lists(_COOKIE, max_size=3).map(tuple),
+    (browser.Context, "locale"): st.none() | st.just("de-DE"),
+    (browser.Context, "timezone"): st.none() | st.just("Europe/Berlin"),
+    (browser.Context, "user_agent"): st.none() | st.just("x/1"),
+    (browser.Context, "headers"): st.dictionaries(st.sampled_from(["X-A", "Cookie"]), st.just("v"), max_size=2),
+    **{(kind, "id"): st.just(SESSION) for kind in _ABOUT_ONE},
+    **{(kind, "id"): st.none() | st.just(SESSION) for kind in (browser.List, browser.Stats, browser.Health)},
+    **{(kind, "tab"): st.none() | st.just("t1") for kind in _ABOUT_ONE},
+    (browser.CloseTab, "tab"): st.just("t1"),
+    (browser.Navigate, "wait_for"): st.none() | st.just("#id"),
+    **{(kind, "timeout_s"): st.floats(0.001, 3600) for kind in (*_ABOUT_ONE, browser.Open, browser.Health)},
     (browser.Viewport, "width"): st.integers(1, 8192),
     (browser.Viewport, "height"): st.integers(1, 8192),
     (browser.Viewport, "scale"): st.floats(0.1, 4),
@@ -121,6 +167,20 @@ FIELDS: Final[dict[tuple[type[Any], str], st.SearchStrategy[Any]]] = {
     (files.Read, "max_bytes"): st.integers(0, 64 * 1024 * 1024),
     (network.Resolve, "name"): st.sampled_from(["a.example", "localhost", "bücher.example"]),
     (network.Resolve, "timeout_s"): st.floats(0.001, 60),
+    **{(kind, "argv"): st.lists(_LINE, max_size=4).map(lambda rest: ("/bin/x", *rest)) for kind in _STARTING},
+    **{(kind, "env"): st.dictionaries(st.sampled_from(["A", "X_Y"]), _LINE, max_size=3) for kind in _STARTING},
+    **{(kind, "cwd"): st.none() | _PATH for kind in _STARTING},
+    **{(kind, "timeout_s"): st.floats(0.001, 86_400) for kind in (*_STARTING, process.Wait)},
+    **{(process.Limits, each): st.none() | st.integers(32, 2**40) for each in _COUNTS},
+    (process.Limits, "cpu_s"): st.none() | st.floats(0.001, 86_400),
+    **{(kind, "id"): st.just(PROGRAM) for kind in _ABOUT_A_PROGRAM},
+    (process.Cleanup, "id"): st.none() | st.just(PROGRAM),
+    (process.Write, "timeout_s"): st.floats(0.001, 30),
+    (process.Output, "offset"): st.integers(0, 2**62),
+    (process.Output, "max_bytes"): st.integers(1, 64 * 1024 * 1024),
+    (process.Output, "wait_s"): st.floats(0, 30),
+    (process.Signal, "signal"): st.integers(1, 64),
+    (process.Terminate, "grace_s"): st.floats(0, 30),
     (network.Resolve, "servers"): st.sampled_from([(), ("192.0.2.53", "[2001:db8::1]:53")]),
     (network.ResolveMany, "timeout_s"): st.floats(0.001, 600),
     (network.Throttle, "size_bytes"): st.integers(1, network.SIZE_LIMIT_BYTES),
@@ -147,12 +207,6 @@ FIELDS: Final[dict[tuple[type[Any], str], st.SearchStrategy[Any]]] = {
     (network.Ping, "count"): st.integers(1, 20),
     (network.Ping, "port"): st.integers(1, 65535),
     (network.Ping, "timeout_s"): st.floats(0.001, 60),
-    (process.Run, "argv"): st.lists(_LINE, max_size=4).map(lambda rest: ("/bin/x", *rest)),
-    (process.Run, "env"): st.dictionaries(st.sampled_from(["A", "TOKEN", "X_Y"]), _LINE, max_size=3),
-    (process.Run, "cwd"): st.none() | _PATH,
-    (process.Run, "timeout_s"): st.floats(0.001, 86_400),
-    (process.Limits, "memory_bytes"): st.none() | st.integers(1, 2**40),
-    (process.Limits, "output_bytes"): st.none() | st.integers(1, 2**40),
 }
 """Fields whose values have bounds besides their types."""
 
@@ -209,6 +263,7 @@ def _of_generic(origin: Any, inner: tuple[Any, ...]) -> st.SearchStrategy[Any]:
 
 _SCALARS: Final[dict[Any, st.SearchStrategy[Any]]] = {
     str: TEXT,
+    Text: TEXT,
     bytes: st.binary(max_size=20),
     int: st.integers(-(2**63), 2**63),
     float: st.floats(allow_nan=False, allow_infinity=False),

@@ -14,7 +14,7 @@ import dns.rrset
 
 
 class NameServer:
-    """Answers what `records` holds, NXDOMAIN for other names; silent for names in `silent`.
+    """Answers what `records` holds, NXDOMAIN for other names; silent for names, or a name and a type, in `silent`.
 
     Names in `truncated` are answered by TCP alone, those in `garbled` with bytes of the test's own after the question.
     """
@@ -22,7 +22,7 @@ class NameServer:
     def __init__(self) -> None:
         self.records: dict[str, list[str]] = {}
         self.rcodes: dict[str, dns.rcode.Rcode] = {}
-        self.silent: set[str] = set()
+        self.silent: set[str | tuple[str, str]] = set()
         self.truncated: set[str] = set()
         self.garbled: dict[str, bytes] = {}
         self.later: dict[tuple[str, str], list[str]] = {}
@@ -99,7 +99,7 @@ class NameServer:
                     wire[:2] + b"\x81\x80" + wire[4:6] + self.garbled[name][:6] + wire[12:end] + self.garbled[name][6:],
                     client,
                 )
-            elif name not in self.silent:
+            elif self.silent.isdisjoint((name, (name, kind))):
                 answer = self._answer(query, name, kind)
                 if name in self.truncated:
                     answer.flags |= dns.flags.TC

@@ -3,6 +3,7 @@
 celery -A tests.support.probe_worker worker -Q probe
 """
 
+import gc
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from gaia.contracts.base import Call, Result, RetryPolicy, contract, secret
 from gaia.errors import ConnectFailed, TimedOut
+from tasks.broker.channel import Fetching
 from tasks.runtime import identity
 from tasks.scope import Later, Scope
 from tasks.wiring import handles, once
@@ -161,6 +163,22 @@ class Sticky:
 
 
 sticky = once(Sticky)
+
+
+@contract
+class Deafen(Call[Seen], operation="probe.deafen"):
+    """Have the worker fetch nothing more, soon after this call has ended; all else of it goes on."""
+
+
+@handles(Deafen)
+def deafen(call: Deafen, scope: Scope) -> Seen:
+    def stop() -> None:
+        for each in gc.get_objects():
+            if isinstance(each, Fetching):
+                each._refused_until = float("inf")
+
+    threading.Timer(0.5, stop).start()
+    return Seen("deaf")
 
 
 @handles(Stick)

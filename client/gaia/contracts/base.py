@@ -93,9 +93,11 @@ class Call(_Shown, Generic[R_co]):
     HOLDER: ClassVar[str | None] = None
     """The field with the id of what the call is about, if that lives on one worker: the call goes there."""
 
-    def __init_subclass__(cls, operation: str, **options: Any) -> None:
-        """Enter the contract into `CALLS`."""
+    def __init_subclass__(cls, operation: str | None = None, **options: Any) -> None:
+        """Enter the contract into `CALLS`; a class without an operation is a base of several."""
         super().__init_subclass__(**options)
+        if operation is None:
+            return
         cls.OPERATION = operation
         cls.QUEUE = operation.partition(".")[0]
         (cls.RESULT,) = get_args(cls.__orig_bases__[0])  # type: ignore[attr-defined]  # set by typing.Generic
@@ -182,7 +184,8 @@ class Call(_Shown, Generic[R_co]):
         value = getattr(self, field_name)
         # The words are made only for whoever needs them: a batch checks thousands of numbers.
         if value is not None and not (isinstance(value, int | float) and low <= value <= high):
-            raise self.refuse(field_name, f"must be a number from {low:.10g} to {high:.10g}")
+            # So many digits that no number of bytes is told as 1.1e+12, and 0.1 still as 0.1.
+            raise self.refuse(field_name, f"must be a number from {low:.15g} to {high:.15g}")
 
     def require_text(self, field_name: str, *, limit: int = 8192, forbidden: Iterable[str] = ("\0",)) -> None:
         """Raise `InvalidCall` unless the field is a non-empty string within the limit, without those characters."""

@@ -20,6 +20,12 @@ NAME_FORBIDDEN: Final = ("\0", " ", "/", "\n", "\r")
 
 RecordType = Literal["A", "AAAA", "CNAME", "MX", "TXT", "SRV", "NS", "CAA", "PTR", "SOA"]
 
+_FORMS: Final = {
+    "host": "must be a host name or address in lower case, without scheme and port",
+    "key": "must be of up to 200 visible ASCII characters",
+    "job": "must be of up to 200 visible ASCII characters",
+}
+
 _LEASE: Final = re.compile(r"([0-9a-f]{16})@([^@]{1,253})")
 
 
@@ -60,9 +66,9 @@ class Resolve(Call[Resolved], operation="network.resolve"):
         """Check the name and the bound."""
         self.require_text("name", limit=NAME_LIMIT, forbidden=NAME_FORBIDDEN)
         self.require_between("timeout_s", 0.001, 60)
-        self.require("servers", f"must be at most {SERVERS_LIMIT}", holds=len(self.servers) <= SERVERS_LIMIT)
+        self.require("servers", f"must name at most {SERVERS_LIMIT} servers", holds=len(self.servers) <= SERVERS_LIMIT)
         for each in self.servers:
-            self.require("servers", "must be of 1 to 64 characters", holds=0 < len(each) <= 64)  # noqa: PLR2004 - longer than any address
+            self.require("servers", "must each have 1 to 64 characters", holds=0 < len(each) <= 64)  # noqa: PLR2004 - longer than any address
 
 
 @contract
@@ -82,7 +88,7 @@ class ResolveMany(Call[Resolutions], operation="network.resolve_many"):
 
     def check(self) -> None:
         """Check the number of names and the bound; a name that is none is an outcome."""
-        self.require("names", f"must be at most {NAMES_LIMIT}", holds=len(self.names) <= NAMES_LIMIT)
+        self.require("names", f"must hold at most {NAMES_LIMIT} names", holds=len(self.names) <= NAMES_LIMIT)
         self.require_between("timeout_s", 0.001, 600)
 
 
@@ -113,7 +119,8 @@ class Throttle(Call[Throttled], operation="network.throttle"):
     """Wait until so many bytes may have moved, within the bandwidth of the cluster, the host, the key and the job.
 
     Set by `gaia limits set NAME --bytes-per-s N`, where NAME is `global`, the host, `key:<key>` or `job:<job>`. What
-    cannot be done within `timeout_s` is refused at once (`LimitExceeded`), and nothing is taken.
+    the bandwidth alone makes longer than `timeout_s` is refused at once (`LimitExceeded`), and nothing is taken. What
+    others keep from being done in time is refused then; what it had by then is spent.
     """
 
     size_bytes: int
@@ -131,7 +138,7 @@ class Throttle(Call[Throttled], operation="network.throttle"):
             if value is not None:
                 self.require_text(field, limit=NAME_LIMIT)
                 sound = _is_host(value) if field == "host" else is_name(f"{field}:{value}")
-                self.require(field, "is no name of a limit", holds=sound)
+                self.require(field, _FORMS[field], holds=sound)
 
 
 @contract
@@ -157,7 +164,7 @@ class AcquireConnection(Call[Connection], operation="network.acquire_connection"
     def check(self) -> None:
         """Check the host and the times."""
         self.require_text("host", limit=NAME_LIMIT, forbidden=NAME_FORBIDDEN)
-        self.require("host", "must be a host name or address in lower case, without port", holds=_is_host(self.host))
+        self.require("host", _FORMS["host"], holds=_is_host(self.host))
         self.require_between("ttl_s", 1, 86_400)
         self.require_between("timeout_s", 0.001, 60)
 
@@ -178,7 +185,11 @@ class ReleaseConnection(Call[Released], operation="network.release_connection"):
     def check(self) -> None:
         """Check the form."""
         found = _LEASE.fullmatch(self.lease)
-        self.require("lease", "is none that was given", holds=found is not None and _is_host(found[2]))
+        self.require(
+            "lease",
+            "must be the lease of a `Connection`, as it was given",
+            holds=found is not None and _is_host(found[2]),
+        )
 
     def parts(self) -> tuple[str, str]:
         """Give the lease's id and its host."""
@@ -262,7 +273,9 @@ class ProbeTls(Call[TlsProbed], operation="network.probe_tls"):
         _check_endpoint(self)
         if self.server_name is not None:
             self.require_text("server_name", limit=NAME_LIMIT, forbidden=NAME_FORBIDDEN)
-        self.require("alpn", "must be at most 16 of 1 to 255 ASCII characters", holds=_is_alpn(self.alpn))
+        self.require(
+            "alpn", "must hold at most 16 protocols of 1 to 255 ASCII characters each", holds=_is_alpn(self.alpn)
+        )
 
 
 @contract

@@ -48,6 +48,9 @@ def artifact(artifact_id: str) -> str:
 ARTIFACT_SWEEP: Final = "gaia:artifact-sweep"
 """Held by the worker whose turn it is to remove expired bodies from the directory."""
 
+PROCESSES: Final = "gaia:processes"
+"""Started programs: `node/pid/start`, the node escaped, to a record."""
+
 # --- of the transport; the scripts of `tasks.broker` build the first two from a call's id
 
 LOST: Final = "gaia:lost:"

@@ -35,7 +35,7 @@ class Node:
 
     `boot` is new with every start and re-execution; `seen_at` is by the clock of Redis. `machine` names the run of a
     kernel, and the process namespace in it, in which `pid` means something; "" if that is not known. `roots` are the
-    local roots of files that it has.
+    local roots of files that it has, `endpoint` is where its metrics and health are, as `http://host:port`.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Node:
     seen_at: float = 0.0
     machine: str = field(default="", repr=False)
     roots: tuple[str, ...] = ()
+    endpoint: str = ""
 
 
 class Nodes:
@@ -138,6 +139,7 @@ def _fields(node: Node) -> list[Any]:
         "started_at": f"{node.started_at:.6f}",
         "machine": node.machine,
         "roots": "\n".join(node.roots),
+        "endpoint": node.endpoint,
     }
     return [part for pair in values.items() for part in pair]
 
@@ -156,4 +158,5 @@ def _node(found: dict[bytes, bytes]) -> Node:
         seen_at=float(fields.get("seen_at", 0)),
         machine=fields.get("machine", ""),
         roots=tuple(fields.get("roots", "").split()),
+        endpoint=fields.get("endpoint", ""),
     )

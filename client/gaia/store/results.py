@@ -50,10 +50,20 @@ def parse(stored: bytes | str | None) -> Meta | None:
 def end(client: "redis.Redis", call_id: str, error: GaiaError, *, ttl_s: int) -> bool:
     """Store and announce the error that a call ends with, in Celery's form; False if it has ended already."""
     kind = type(error)
+    told = {"exc_type": kind.__name__, "exc_message": list(error.args), "exc_module": kind.__module__}
+    return _end(client, call_id, "FAILURE", told, ttl_s)
+
+
+def succeed(client: "redis.Redis", call_id: str, result: Meta, *, ttl_s: int) -> bool:
+    """Store and announce the encoded result of a call, in Celery's form; False if it has ended already."""
+    return _end(client, call_id, "SUCCESS", result, ttl_s)
+
+
+def _end(client: "redis.Redis", call_id: str, status: str, result: Meta, ttl_s: int) -> bool:
     value = json.dumps(
         {
-            "status": "FAILURE",
-            "result": {"exc_type": kind.__name__, "exc_message": list(error.args), "exc_module": kind.__module__},
+            "status": status,
+            "result": result,
             "traceback": None,
             "children": [],
             "date_done": datetime.now(UTC).isoformat(),

@@ -11,6 +11,7 @@ from gaia.contracts.browser import Capture, Captured
 from gaia.errors import ConnectFailed, EgressDenied, NotConfigured
 from tasks.browser import chromium
 from tasks.browser.service import BrowserService
+from tasks.runtime.identity import Identity
 from tasks.scope import Scope
 from tests.support.web import Site
 
@@ -47,7 +48,9 @@ def dialler() -> Allowing:
 
 @pytest.fixture(scope="module")
 def service(dialler: Allowing) -> Iterator[BrowserService]:
-    with closing(BrowserService(settings=Browser(), dialler=dialler)) as started:
+    with closing(
+        BrowserService(settings=Browser(warm_tabs=0), dialler=dialler, holder=Identity("browser@test"))
+    ) as started:
         yield started
 
 

@@ -132,3 +132,22 @@ def test_a_failed_installation_names_the_command_to_type(folder: Path, has_apt: 
     with pytest.raises(NotConfigured) as caught:
         chromium.install(lambda _: None)
     assert "apt-get update && apt-get install -y chromium-headless-shell" in str(caught.value)
+
+
+@as_root
+def test_apt_installs_the_full_chromium_beside_a_headless_shell(folder: Path) -> None:
+    program(folder / "chromium-headless-shell")
+    program(
+        folder / "apt-get",
+        f'case "$*" in *headless-shell*) exit 100;; '
+        f"install*) echo > {folder}/chromium; /bin/chmod 755 {folder}/chromium;; esac",
+    )
+    assert chromium.install_full(lambda _: None) == folder / "chromium"
+
+
+def test_a_full_chromium_that_cannot_be_installed_names_the_command_to_type(folder: Path) -> None:
+    program(folder / "apt-get", "exit 100")
+    with pytest.raises(NotConfigured) as caught:
+        chromium.install_full(lambda _: None)
+    assert caught.value.setting == "GAIA_BROWSER__FULL_CHROMIUM"
+    assert "apt-get install -y chromium" in str(caught.value)

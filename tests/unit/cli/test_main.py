@@ -1,5 +1,6 @@
 """The command line: help, and one clear line for what goes wrong."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 
 from tasks.cli import main as command
 from tests.support import cluster
+
+ANY_PORT = ("--flower-port", "0", "--monitor-port", "0")
 
 
 def gaia(*arguments: str, cwd: Path, **environ: str) -> "subprocess.CompletedProcess[str]":
@@ -68,7 +71,7 @@ def test_env_without_a_cluster_says_so(tmp_path: Path) -> None:
 
 
 def test_an_unreachable_redis_is_named_without_its_password(tmp_path: Path) -> None:
-    line = refused(gaia("up", cwd=tmp_path, GAIA_REDIS_URL="redis://:geheim@127.0.0.1:1/0"))
+    line = refused(gaia("up", *ANY_PORT, cwd=tmp_path, GAIA_REDIS_URL="redis://:geheim@127.0.0.1:1/0"))
     assert "127.0.0.1:1" in line
     assert "unset GAIA_REDIS_URL" in line
     assert "geheim" not in line
@@ -76,15 +79,22 @@ def test_an_unreachable_redis_is_named_without_its_password(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/", "127.0.0.1:6379", "redis://:p w@[::1", "redis://127.0.0.1:x/0"])
 def test_a_malformed_redis_url_is_refused(tmp_path: Path, url: str) -> None:
-    refused(gaia("up", cwd=tmp_path, GAIA_REDIS_URL=url))
+    refused(gaia("up", *ANY_PORT, cwd=tmp_path, GAIA_REDIS_URL=url))
+
+
+def test_a_taken_monitor_port_is_named_with_the_mend(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = refused(gaia("up", "--no-flower", "--monitor-port", str(port), cwd=tmp_path))
+    assert f"port {port} on 127.0.0.1 is taken: choose another with --monitor-port" in line
 
 
 def test_a_taken_flower_port_is_named_with_the_mend(tmp_path: Path) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        line = refused(gaia("up", "--flower-port", str(port), cwd=tmp_path))
+        line = refused(gaia("up", "--no-monitor", "--flower-port", str(port), cwd=tmp_path))
     assert f"port {port} on 127.0.0.1 is taken: choose another with --flower-port" in line
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from config.programs import Profile
 from config.settings import Egress, RootQuota, Settings, SettingsError, read, split_cidr, variables
 
 VALUES: dict[str, tuple[str, Any]] = {
@@ -24,11 +25,18 @@ VALUES: dict[str, tuple[str, Any]] = {
     "GAIA_FILES__QUOTAS": ('{"data": {"files": 7}}', {"data": RootQuota(files=7)}),
     "GAIA_PROCESS__EXECUTABLES": ('["/usr/bin/git", "/opt/*"]', ("/usr/bin/git", "/opt/*")),
     "GAIA_PROCESS__ENV_ALLOWED": ("[]", ()),
+    "GAIA_PROCESS__PROFILES": ('{"small": {"memory_bytes": 1}}', {"small": Profile(memory_bytes=1)}),
+    "GAIA_PROCESS__CEILINGS": ('{"memory_bytes": 7}', {"memory_bytes": 7.0}),
+    "GAIA_PROCESS__ENFORCEMENT": ("sampled", "sampled"),
+    "GAIA_PROCESS__CGROUP": ("/sys/fs/cgroup/gaia", Path("/sys/fs/cgroup/gaia")),
     "GAIA_BROWSER__CHROMIUM": ("/usr/bin/chromium", "/usr/bin/chromium"),
+    "GAIA_BROWSER__FULL_CHROMIUM": ("/usr/bin/chromium", "/usr/bin/chromium"),
     "GAIA_NETWORK__PROBE_PORTS": ('["443", "8000-8999"]', ("443", "8000-8999")),
     "GAIA_NETWORK__NAMESERVERS": ('["192.0.2.1"]', ("192.0.2.1",)),
     "GAIA_WORKER__LOG_LEVEL": ("DEBUG", "DEBUG"),
     "GAIA_FLOWER__BASIC_AUTH": ("me:hunter22", "hidden"),
+    "GAIA_MONITOR__TOKEN": ("hunter2222222222", "hidden"),
+    "GAIA_MONITOR__QUEUES": ('["celery"]', ("celery",)),
     "GAIA_ARTIFACTS__URL": ("file:///srv/artifacts", "file:///srv/artifacts"),
 }
 """Values that are not guessed from the default's type."""

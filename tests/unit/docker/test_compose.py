@@ -9,6 +9,7 @@ import yaml
 from compose_spec import PyCompose
 
 from config.flower_options import flower_options
+from config.monitor_options import bearer
 from config.settings import Worker, read, variables
 from gaia import wire
 from tasks.cli.main import COMMANDS
@@ -17,7 +18,7 @@ from tests.support import compose
 from tests.support.cluster import ROOT
 
 SERVICES = compose.services()
-OURS = sorted(name for name in SERVICES if name != "redis")
+OURS = sorted(name for name in SERVICES if name not in {"redis", "celery-exporter"})
 
 
 def test_the_file_is_valid_by_the_compose_specification() -> None:
@@ -87,9 +88,30 @@ def test_flower_listens_to_others_behind_a_password() -> None:
     assert options["read_only"] is True
 
 
-def test_only_flowers_page_is_published_and_on_loopback() -> None:
+def test_the_monitor_and_the_workers_it_asks_listen_behind_one_token() -> None:
+    monitor = read(compose.environment("monitor"))
+    assert bearer(monitor, monitor.monitor.host, "GAIA_MONITOR__HOST") == compose.VARIABLES["GAIA_MONITOR_TOKEN"]
+    for queue in wire.QUEUES:
+        settings = read(compose.environment(queue))
+        assert (settings.worker.host, settings.worker.port) == ("0.0.0.0", 9809)  # noqa: S104 - inside its container
+        assert settings.monitor.token == monitor.monitor.token
+        assert set(SERVICES[queue]["networks"]) & set(SERVICES["monitor"]["networks"])
+
+
+def test_only_two_pages_are_published_and_on_loopback() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published == {"flower": [f"127.0.0.1:5555:{read({}).flower.port}"]}
+    assert published == {
+        "flower": [f"127.0.0.1:5555:{read({}).flower.port}"],
+        "monitor": [f"127.0.0.1:9808:{read({}).monitor.port}"],
+    }
+
+
+def test_the_other_exporter_starts_only_when_asked_for_and_is_given_the_broker_alone() -> None:
+    service = SERVICES["celery-exporter"]
+    assert service["profiles"] == ["celery-exporter"]
+    assert "ports" not in service
+    given = {name: compose.interpolate(value) for name, value in service["environment"].items()}
+    assert given == {"CE_BROKER_URL": read(compose.environment("api")).redis_url}
 
 
 # --- confinement

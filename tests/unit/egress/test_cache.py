@@ -1,10 +1,14 @@
 """What is kept of names: for how long, in which order it goes, and what a flush does."""
 
+import threading
+
 import pytest
 
 from gaia.errors import NameNotFound, ResolverFailed
 from tasks import metrics
+from tasks.egress.cache import SIZE_LIMIT_BYTES, Cache
 from tasks.egress.resolver import Resolver
+from tasks.egress.wire import Found
 from tasks.scope import Clock
 from tests.support.dns import NameServer
 from tests.support.waiting import until
@@ -74,6 +78,41 @@ def test_a_stale_answer_whose_servers_fail_is_given_and_asked_for_once_a_second(
     resolver.close()
 
 
+def test_a_silent_server_of_one_stale_name_delays_no_other(name_server: NameServer) -> None:
+    name_server.add("a.test. 10 IN A 192.0.2.1", "b.test. 10 IN A 192.0.2.2")
+    hand = Hand()
+    resolver = Resolver([name_server.address], clock=hand.clock, stale_s=30)
+    for name in ("a.test", "b.test"):
+        resolver.resolve(name, "A", timeout_s=5)
+    name_server.silent.add("a.test.")
+    hand.now += 11
+    assert resolver.resolve("a.test", "A", timeout_s=5).stale
+    until(lambda: len(name_server.asked) == 3, what="the question for a")
+    assert resolver.resolve("b.test", "A", timeout_s=5).stale
+    hand.now += 30
+    assert not resolver.resolve("b.test", "A", timeout_s=3).stale
+    resolver.close()
+
+
+def test_a_stale_answer_is_given_even_if_no_thread_can_be_started(
+    name_server: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    name_server.add("a.test. 10 IN A 192.0.2.1")
+    hand = Hand()
+    resolver = Resolver([name_server.address], clock=hand.clock, stale_s=30)
+    resolver.resolve("a.test", "A", timeout_s=5)
+    hand.now += 11
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fails)
+        assert resolver.resolve("a.test", "A", timeout_s=5).stale
+    hand.now += 30
+    assert not resolver.resolve("a.test", "A", timeout_s=5).stale
+    resolver.close()
+
+
 def test_a_record_that_may_not_be_kept_is_not(name_server: NameServer) -> None:
     name_server.add("www.test. 0 IN A 192.0.2.1")
     resolver = Resolver([name_server.address], clock=Hand().clock, stale_s=30)
@@ -139,3 +178,12 @@ def test_an_address_has_names(name_server: NameServer) -> None:
     name_server.add("1.2.0.192.in-addr.arpa. 60 IN PTR www.test.")
     resolver = Resolver([name_server.address])
     assert resolver.resolve("192.0.2.1", "PTR", timeout_s=5).records == ("www.test.",)
+
+
+def test_an_answer_that_is_too_large_is_given_and_not_kept() -> None:
+    cache = Cache(10, 300.0, 0.0, lambda: 7.0)
+    for size, kept in ((SIZE_LIMIT_BYTES, 1), (SIZE_LIMIT_BYTES + 1, 0)):
+        found = Found(("x" * size,), 60.0)
+        assert cache.keep(("a.test", "TXT"), found, cache.generation).records == found.records
+        assert len(cache) == kept
+        cache.flush()

@@ -119,6 +119,15 @@ def test_the_next_address_is_tried_when_one_refuses(tmp_path: Path, listener: so
         assert sock.getpeername()[0] == "127.0.0.1"
 
 
+def test_a_server_that_drops_questions_for_aaaa_leaves_time_to_connect(
+    name_server: NameServer, listener: socket.socket
+) -> None:
+    name_server.add("www.test. 60 IN A 127.0.0.1")
+    name_server.silent.add(("www.test.", "AAAA"))
+    way = gateway("127.0.0.1/32", names=name_server)
+    way.dial("www.test", port_of(listener), timeout_s=4).close()
+
+
 def test_a_closed_port_is_a_failed_connect(listener: socket.socket) -> None:
     port = port_of(listener)
     listener.close()

@@ -6,6 +6,7 @@ from contextlib import closing, suppress
 import pytest
 
 from gaia.errors import ConnectFailed, EgressDenied, GaiaError, NameNotFound, TimedOut
+from tasks.egress import descriptors
 from tasks.egress.proxy import MAX_HEAD_BYTES, Proxy
 
 WAIT_S = 10.0
@@ -312,7 +313,7 @@ def test_a_hundred_tunnels_are_held_at_once(proxy: Proxy, server: Callable[[Serv
         each.close()
 
 
-def test_connections_over_the_limit_are_closed(
+def test_connections_over_the_limit_wait_for_one_to_end(
     dialler: Dialler, server: Callable[[Serve], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.egress.proxy.MAX_CONNECTIONS", 2)
@@ -322,10 +323,52 @@ def test_connections_over_the_limit_are_closed(
         for each in held:
             each.sendall(b"CONNECT example.org:443 HTTP/1.1\r\n\r\n")
             read_head(each)
-        with connect(proxy) as refused:
-            assert read_to_end(refused) == b""
+        with connect(proxy) as waiting:
+            waiting.sendall(b"CONNECT next.example:443 HTTP/1.1\r\n\r\n")
+            held[0].sendall(b"still")
+            assert held[0].recv(5) == b"still"
+            assert ("next.example", 443) not in dialler.asked
+            held.pop().close()
+            assert read_head(waiting).startswith(b"HTTP/1.1 200")
         for each in held:
             each.close()
+
+
+def test_three_hundred_tunnels_are_held_by_one_thread(proxy: Proxy, server: Callable[[Serve], None]) -> None:
+    server(lambda connection: connection.recv(1) and connection.sendall(b"!"))
+    descriptors.raised(4096)
+    clients = [connect(proxy) for _ in range(300)]
+    for each in clients:
+        each.sendall(b"CONNECT example.org:443 HTTP/1.1\r\n\r\n")
+    for each in clients:
+        assert read_head(each).startswith(b"HTTP/1.1 200")
+    assert len([each for each in threading.enumerate() if each.name == "gaia-proxy"]) == 1
+    for each in clients:
+        each.sendall(b"?")
+    assert {each.recv(1) for each in clients} == {b"!"}
+    for each in clients:
+        each.close()
+
+
+def test_a_dial_that_lasts_holds_up_no_other(dialler: Dialler, server: Callable[[Serve], None]) -> None:
+    server(echo)
+    entered, free = threading.Event(), threading.Event()
+    dial = dialler.dial
+
+    def slow(host: str, port: int, *, timeout_s: float) -> socket.socket:
+        if host == "slow.test":
+            entered.set()
+            assert free.wait(WAIT_S)
+        return dial(host, port, timeout_s=timeout_s)
+
+    dialler.dial = slow  # type: ignore[method-assign]
+    with closing(Proxy(dialler)) as proxy, connect(proxy) as first, connect(proxy) as second:
+        first.sendall(b"CONNECT slow.test:443 HTTP/1.1\r\n\r\n")
+        assert entered.wait(WAIT_S)
+        second.sendall(b"CONNECT fast.test:443 HTTP/1.1\r\n\r\n")
+        assert read_head(second).startswith(b"HTTP/1.1 200")
+        free.set()
+        assert read_head(first).startswith(b"HTTP/1.1 200")
 
 
 def test_close_ends_every_thread_and_connection(dialler: Dialler, server: Callable[[Serve], None]) -> None:

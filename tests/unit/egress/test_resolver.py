@@ -87,6 +87,24 @@ def test_a_failing_server_is_a_failure_and_not_kept(name_server: NameServer, rco
     assert resolver.resolve("www.test", "A", timeout_s=5).addresses == ("192.0.2.1",)
 
 
+def test_a_truncated_answer_is_fetched_by_tcp(name_server: NameServer) -> None:
+    name_server.add("big.test. 60 IN A 192.0.2.1")
+    name_server.truncated.add("big.test.")
+    found = Resolver([name_server.address]).resolve("big.test", "A", timeout_s=5)
+    assert found.addresses == ("192.0.2.1",)
+    assert [kind for _, kind in name_server.asked] == ["A", "A by tcp"]
+
+
+def test_a_malformed_answer_is_a_failure_within_the_bound_and_not_kept(name_server: NameServer) -> None:
+    resolver = Resolver([name_server.address])
+    name_server.garbled["www.test."] = b"\0\1\0\0\0\0" + b"\xff" * 20
+    with pytest.raises(ResolverFailed):
+        resolver.resolve("www.test", "A", timeout_s=0.5)
+    name_server.garbled.clear()
+    name_server.add("www.test. 60 IN A 192.0.2.1")
+    assert resolver.resolve("www.test", "A", timeout_s=5).addresses == ("192.0.2.1",)
+
+
 def test_a_silent_server_is_a_failure_within_the_bound(name_server: NameServer) -> None:
     name_server.silent.add("www.test.")
     with pytest.raises(ResolverFailed, match="no answer within"):

@@ -82,6 +82,19 @@ def test_a_pointer_forward_or_at_itself_is_malformed() -> None:
             read(message)
 
 
+def test_a_name_of_more_than_255_bytes_is_malformed() -> None:
+    asked = wire.question("a.test", "A")
+    for labels, fits in ((3, True), (4, False)):
+        owner = b"".join(b"\x3f" + b"x" * 63 for _ in range(labels)) + b"\x3d" + b"x" * 61 + b"\0"
+        record = owner + b"\0\1\0\1\0\0\0\x3c\0\4\xc0\0\2\1"
+        message = b"\0\1\x81\x80\0\1\0\1\0\0\0\0" + asked + record
+        if fits:
+            assert wire.read(message, asked, "A") == wire.NOTHING
+        else:
+            with pytest.raises(wire.Malformed):
+                wire.read(message, asked, "A")
+
+
 def test_only_the_repeated_question_is_an_answer() -> None:
     asked = wire.question("www.test", "A")
     assert wire.is_answer(answer("A"), asked)

@@ -19,13 +19,14 @@ from tests.support import contracts
 CALL_KINDS = contracts.calls()
 by_name = pytest.mark.parametrize("kind", CALL_KINDS, ids=lambda kind: kind.__qualname__)
 
+PROGRAM = contracts.PROGRAM
+SESSION = contracts.SESSION
 SMALLEST: dict[type[Call[Any]], dict[str, Any]] = {
     api.Request: {"url": "http://h/"},
     api.RequestMany: {"calls": (api.Request(url="http://h/"),)},
     api.Download: {"url": "http://h/"},
     api.Stats: {},
     api.Health: {},
-    browser.Capture: {"html": "<p>"},
     files.Append: {"path": "data:x", "body": b""},
     files.Batch: {"steps": (files.Step(stat=files.Stat("data:x")),)},
     files.Checksum: {"path": "data:x"},
@@ -47,6 +48,24 @@ SMALLEST: dict[type[Call[Any]], dict[str, Any]] = {
     files.Tail: {"path": "data:x"},
     files.Unpack: {"path": "data:x", "target": "data:y"},
     files.Walk: {"path": "data:x"},
+    browser.Act: {"id": SESSION, "steps": ()},
+    browser.Capture: {"html": "<p>"},
+    browser.Close: {"id": SESSION},
+    browser.CloseTab: {"id": SESSION, "tab": "t"},
+    browser.Content: {"id": SESSION},
+    browser.Cookies: {"id": SESSION},
+    browser.Evaluate: {"id": SESSION, "expression": "1"},
+    browser.Extract: {"id": SESSION, "extract": {"a": "b"}},
+    browser.Health: {},
+    browser.List: {},
+    browser.LoadExtension: {"id": SESSION, "extension": b""},
+    browser.Navigate: {"id": SESSION, "url": "http://h/"},
+    browser.Open: {},
+    browser.OpenTab: {"id": SESSION},
+    browser.Pdf: {"id": SESSION},
+    browser.Screenshot: {"id": SESSION},
+    browser.Stats: {},
+    browser.Status: {"id": SESSION},
     files.Read: {"path": "data:x"},
     files.Write: {"path": "data:x", "body": b""},
     network.AcquireConnection: {"host": "a.example"},
@@ -61,7 +80,19 @@ SMALLEST: dict[type[Call[Any]], dict[str, Any]] = {
     network.ResolveMany: {"names": ("a.example",)},
     network.Stats: {},
     network.Throttle: {"size_bytes": 1},
+    process.Cleanup: {},
+    process.Health: {},
+    process.Kill: {"id": PROGRAM},
+    process.List: {},
+    process.Output: {"id": PROGRAM},
     process.Run: {"argv": ("/bin/true",)},
+    process.Signal: {"id": PROGRAM, "signal": 15},
+    process.Start: {"argv": ("/bin/true",)},
+    process.Stats: {},
+    process.Status: {"id": PROGRAM},
+    process.Terminate: {"id": PROGRAM},
+    process.Wait: {"id": PROGRAM},
+    process.Write: {"id": PROGRAM},
 }
 
 HOSTILE: tuple[Any, ...] = (
@@ -171,10 +202,8 @@ def test_a_timeout_is_bounded(kind: type[Call[Any]], seconds: Any) -> None:
 
 @by_name
 def test_secret_fields_are_those_that_hold_headers_bodies_and_credentials(kind: Any) -> None:
-    hinted = {"url", "headers", "auth", "body", "json", "data", "params", "env", "argv", "stdin", "html"} | {
-        "key",
-        "query",
-    }
+    hinted = {"url", "headers", "auth", "body", "json", "data", "params", "env", "argv", "stdin", "html"}
+    hinted |= {"key", "query", "expression", "extension"}
     for each in dataclasses.fields(kind):
         assert (redaction.MARK in each.metadata) == (each.name in hinted), each.name
 

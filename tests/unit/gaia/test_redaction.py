@@ -254,3 +254,13 @@ def test_of_a_long_batch_no_more_is_redacted_than_is_shown(monkeypatch: pytest.M
 @pytest.mark.parametrize("items", [(), ("a",), ("a", 1), [], ["a"], ["a", 1]])
 def test_a_short_list_shows_as_it_is(items: object) -> None:
     assert redaction._brief(items) == repr(items)
+
+
+def test_user_info_of_a_url_within_a_parameter_is_hidden_and_known() -> None:
+    inner = quote("https://me:geheim42@host/", safe="")
+    url = f"http://a.example/?next={inner}&plain=1"
+    shown = redaction.redact(url, "url")
+    assert "geheim42" not in str(shown)
+    assert "plain=1" in str(shown)
+    assert "geheim42" in redaction.secrets_of_url(url)
+    assert "geheim42" not in redaction.scrub(f"could not get {url}")

@@ -1,5 +1,7 @@
 """Names, bandwidth and connections as a service, against a real name server on loopback."""
 
+from typing import Any
+
 import pytest
 
 from config.settings import Limits as Defaults
@@ -17,6 +19,7 @@ from gaia.errors import (
 from gaia.store.limits import Limit
 from tasks.limits.cluster import Limits
 from tasks.limits.policy import Policy
+from tasks.limits.protocols import Lease
 from tasks.scope import Clock, Scope
 from tests.support.dns import NameServer
 from tests.unit.network.conftest import Make
@@ -121,6 +124,34 @@ def test_chosen_servers_are_judged_like_any_dial(name_server: NameServer, make: 
     assert name_server.asked == []
 
 
+@pytest.mark.parametrize(
+    ("server", "error"),
+    [
+        ("[::1]:53", EgressDenied),
+        ("[::ffff:127.0.0.1]:53", EgressDenied),
+        ("[::ffff:7f00:1]:53", InvalidCall),  # not the canonical spelling
+        ("[::127.0.0.1]:53", EgressDenied),
+        ("[64:ff9b::7f00:1]:53", EgressDenied),
+        ("[2002:7f00:1::]:53", EgressDenied),
+        ("[fe80::1%lo]:53", EgressDenied),
+        ("0.0.0.0:53", EgressDenied),
+        ("127.1", InvalidCall),
+        ("2130706433", InvalidCall),
+        ("[::]", EgressDenied),
+        ("224.0.0.1", EgressDenied),
+        ("192.0.2.53:", InvalidCall),
+        ("192.0.2.53:0", InvalidCall),
+        ("192.0.2.53:65536", InvalidCall),
+        ("[192.0.2.53", InvalidCall),
+        ("[192.0.2.53]53", InvalidCall),
+        ("[192.0.2.53]:", InvalidCall),
+    ],
+)
+def test_no_spelling_of_an_inner_server_is_asked(make: Make, server: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        make().resolve(network.Resolve("www.test", servers=(server,), timeout_s=0.5), Scope.lasting())
+
+
 def test_many_names_have_an_outcome_each(name_server: NameServer, make: Make) -> None:
     name_server.add("a.test. 60 IN A 192.0.2.1")
     call = network.ResolveMany(names=("a.test", "none.test", "b" * 300, "", "bücher.test"))
@@ -199,6 +230,21 @@ def test_a_lease_is_given_back_once_and_only_as_it_was_given(make: Make) -> None
     service.release_connection(network.ReleaseConnection(given), Scope.lasting())
     with pytest.raises(LeaseLost):
         service.release_connection(network.ReleaseConnection(given), Scope.lasting())
+
+
+def test_a_slot_that_a_cancelled_call_got_is_given_back(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits, scope = Limits.in_memory(Policy(Defaults(), {})), Scope.lasting()
+    lend = limits.lend
+
+    def lends(*given: Any, **named: Any) -> Lease:
+        found = lend(*given, **named)
+        scope.cancelled.set()
+        return found
+
+    monkeypatch.setattr(limits, "lend", lends)
+    with pytest.raises(Cancelled):
+        make(limits=limits).acquire_connection(network.AcquireConnection("a.test", ttl_s=86_400), scope)
+    assert limits.lent("slots:a.test") == 0
 
 
 def test_stats_tell_how_look_ups_went(name_server: NameServer, make: Make) -> None:

@@ -232,3 +232,50 @@ def test_a_host_that_refuses_is_there_and_a_port_that_is_not_allowed_is_not_trie
 def test_a_ping_measures_round_trips(make: Make) -> None:
     found = make(cidrs=HERE).ping(network.Ping("127.0.0.1"), Scope.lasting())
     assert (found.method, found.sent, found.received) == ("icmp", 3, 3)
+
+
+def test_an_answer_that_drips_over_tls_is_bounded_as_a_whole(make: Make, secure: Site) -> None:
+    def drip(_: object, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while not secure.stopped.wait(0.05):
+                sock.sendall(b"H")
+
+    secure.routes["/drip"] = drip
+    call = network.ProbeHttp(secure.url("/drip"), verify=False, timeout_s=0.5)
+    failures: list[BaseException] = []
+
+    def probe() -> None:
+        try:
+            make(cidrs=HERE).probe_http(call, Scope.lasting())
+        except TimedOut as failure:
+            failures.append(failure)
+
+    thread = threading.Thread(target=probe)
+    thread.start()
+    thread.join(20)
+    assert [type(each) for each in failures] == [TimedOut]
+
+
+def test_a_cancel_ends_a_probe_over_tls(make: Make, secure: Site) -> None:
+    scope, asked = Scope.lasting(), threading.Event()
+
+    def silence(_: object, __: socket.socket) -> None:
+        asked.set()
+        secure.stopped.wait(60)
+
+    secure.routes["/silent"] = silence
+    failures: list[BaseException] = []
+
+    def probe() -> None:
+        try:
+            make(cidrs=HERE).probe_http(network.ProbeHttp(secure.url("/silent"), verify=False, timeout_s=60), scope)
+        except BaseException as failure:  # noqa: BLE001 - looked at below
+            failures.append(failure)
+
+    thread = threading.Thread(target=probe)
+    thread.start()
+    assert asked.wait(10)
+    scope.cancelled.set()
+    thread.join(3)  # the socket's own time-out is the dial's, 5 s
+    secure.stopped.set()
+    assert [type(each) for each in failures] == [Cancelled]

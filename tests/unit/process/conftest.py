@@ -5,16 +5,19 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from config import settings
+from config import programs
 from tasks.process.service import ProcessService
 from tasks.roots.roots import Roots
+from tasks.runtime.identity import Identity
 
 MakeService = Callable[..., ProcessService]
 PROGRAMS = (sys.executable, "/bin/sh", "/bin/cat", "/bin/sleep", "/usr/bin/env", "/usr/bin/yes", "/bin/pwd")
+PROFILE = {"memory_bytes", "output_bytes", "cpu_percent", "cpu_s", "processes", "open_files", "file_bytes"}
 
 
 @pytest.fixture
@@ -38,9 +41,12 @@ def make_service(roots: Roots) -> Iterator[MakeService]:
     children = psutil.Process().children(recursive=True)
     made: list[ProcessService] = []
 
-    def make(**options: object) -> ProcessService:
-        values = {"executables": PROGRAMS, "grace_s": 0.5} | options
-        made.append(ProcessService(settings=settings.Process.model_validate(values), roots=roots))
+    def make(*, parts: dict[str, Any] | None = None, **options: Any) -> ProcessService:
+        limits = {"cpu_percent": None} | {name: options.pop(name) for name in PROFILE & options.keys()}
+        values = {"executables": PROGRAMS, "grace_s": 0.5, "profiles": {"default": limits}} | options
+        identity = Identity("tests@here")
+        given = {"own": lambda: identity} | (parts or {})
+        made.append(ProcessService(settings=programs.Process.model_validate(values), roots=roots, **given))
         return made[-1]
 
     yield make

@@ -36,7 +36,8 @@ def test_a_variable_that_is_not_listed_is_refused_by_name_alone(name: str) -> No
         *("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "GLIBC_TUNABLES"),
         *("PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME", "PERL5LIB", "PERL5OPT", "NODE_OPTIONS", "RUBYOPT"),
         *("BASH_ENV", "ENV", "IFS", "SHELLOPTS", "PS4", "BASH_FUNC_ls%%"),
-        *("GIT_SSH_COMMAND", "GIT_EXEC_PATH", "JAVA_TOOL_OPTIONS"),
+        *("GIT_SSH_COMMAND", "GIT_EXEC_PATH", "JAVA_TOOL_OPTIONS", "CLASSPATH"),
+        *("LUA_INIT", "LUA_PATH", "PHPRC", "R_PROFILE_USER", "OPENSSL_CONF", "OPENSSL_MODULES"),
     ],
 )
 def test_a_variable_that_runs_code_is_refused_even_if_listed(name: str) -> None:

@@ -1,0 +1,133 @@
+"""The one event loop of the browser subsystem, in one thread: calls of other threads run in it within their bounds."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+from gaia.errors import BrowserUnavailable
+from tasks.scope import Scope
+
+T = TypeVar("T")
+
+CLEAN_UP_S: Final = 15.0
+"""For a call that was stopped to close its page."""
+CLOSE_S: Final = 30.0
+
+
+class Loop:
+    """Starts its thread at the first call."""
+
+    def __init__(self) -> None:
+        """Start nothing yet."""
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def run(self, work: Coroutine[Any, Any, T], scope: Scope, timeout_s: float) -> T:
+        """Run to the end in the loop, cancelled when the call is, or when `timeout_s` has passed.
+
+        Raises:
+            TimeoutError: if the time passed and the work itself raised nothing else.
+            Cancelled, DeadlineExceeded: of the call.
+            BrowserUnavailable: if the loop is closed.
+        """
+        done: Future[T] = Future()
+        started: list[asyncio.Task[None]] = []
+
+        async def bounded() -> None:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    found = await work
+            except BaseException as failure:  # noqa: BLE001 - it goes to the caller's thread
+                done.set_exception(failure)
+            else:
+                done.set_result(found)
+
+        loop = self._started(work)
+
+        def start() -> None:
+            started.append(loop.create_task(bounded()))
+            started[0].add_done_callback(ended)
+
+        def ended(_: "asyncio.Task[None]") -> None:
+            if not done.done():  # it was cancelled before its first step
+                work.close()
+                done.set_exception(asyncio.CancelledError())
+
+        loop.call_soon_threadsafe(start)
+
+        def cancel() -> None:
+            started[0].cancel()
+
+        def stop() -> None:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(cancel)
+
+        with scope.cancelled.calling(stop):
+            return _outcome(done, stop, scope, timeout_s + CLEAN_UP_S)
+
+    def post(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        """Run work of the subsystem itself."""
+        loop = self._started(work)
+        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, timeout_s), loop).result(timeout_s + CLOSE_S)
+
+    @property
+    def started(self) -> bool:
+        """Say whether there is a thread."""
+        return self._loop is not None
+
+    def close(self) -> None:
+        """Cancel what runs, and end the thread."""
+        with self._lock:
+            self._closed = True
+            loop, self._loop = self._loop, None
+        if loop is None or self._thread is None:
+            return
+        with suppress(RuntimeError):
+            asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(CLOSE_S)
+        loop.call_soon_threadsafe(loop.stop)
+        self._thread.join(CLOSE_S)
+
+    def _started(self, work: Coroutine[Any, Any, Any]) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._closed:
+                work.close()
+                raise BrowserUnavailable("the worker is stopping")
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=_main, args=(self._loop,), name="gaia-browser-loop", daemon=True)
+                self._thread.start()
+            return self._loop
+
+
+def _outcome(done: "Future[T]", stop: Callable[[], None], scope: Scope, timeout_s: float) -> T:
+    try:
+        return done.result(timeout_s)
+    except FutureTimeoutError:
+        stop()
+        raise
+    except asyncio.CancelledError:
+        scope.check()
+        raise BrowserUnavailable("the worker is stopping") from None
+
+
+def _main(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.run_until_complete(asyncio.sleep(0))  # transports close a step later
+        loop.close()
+
+
+async def _cancel_all() -> None:
+    others = [each for each in asyncio.all_tasks() if each is not asyncio.current_task()]
+    for each in others:
+        each.cancel()
+    await asyncio.wait(others, timeout=CLOSE_S / 2) if others else None

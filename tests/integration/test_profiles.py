@@ -1,0 +1,175 @@
+"""Profiles of real workers: by their own pages, through the monitor, and by the command."""
+
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from gaia import Gaia
+from tasks.cli.server import free_port
+from tests.support import cluster
+from tests.support.cluster import endpoint, get
+from tests.support.probe import Echo, Hold
+from tests.support.waiting import until
+
+TOKEN = "0123456789abcdef-token"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+MOMENT = "seconds=0.5"
+
+
+class Running:
+    """Two workers and a monitor behind a token."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.folder, self.port = url, folder, free_port("127.0.0.1")
+        self.environ = {"GAIA_REDIS_URL": url, "GAIA_MONITOR__TOKEN": TOKEN, "GAIA_MONITOR__PORT": str(self.port)}
+        self.monitor = f"http://127.0.0.1:{self.port}"
+
+    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        argv = [sys.executable, "-P", "-m", "tasks.cli.main", "profile", *arguments]
+        environ = {**cluster.clean_environ(), **self.environ}
+        return subprocess.run(
+            argv, cwd=self.folder, env=environ, capture_output=True, text=True, timeout=90, check=False
+        )
+
+
+@pytest.fixture(scope="module")
+def running(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("profiles")
+    found = Running(redis_url, folder)
+    with (folder / "monitor").open("w") as out:
+        argv = [sys.executable, "-P", "-m", "tasks.cli.main", "monitor"]
+        process = subprocess.Popen(argv, env={**cluster.clean_environ(), **found.environ}, stdout=out, stderr=out)
+    try:
+        with (
+            cluster.probe_worker(redis_url, log=folder / "a", name="a", GAIA_MONITOR__TOKEN=TOKEN),
+            cluster.probe_worker(redis_url, log=folder / "b", name="b", GAIA_MONITOR__TOKEN=TOKEN),
+        ):
+            until(lambda: " at http" in (folder / "monitor").read_text(), 60)
+            until(lambda: len(json.loads(get(f"{found.monitor}/targets", **BEARER)[1])) == 2, 30)
+            yield found
+    finally:
+        cluster.stop(process)
+
+
+def node(running: Running, name: str) -> str:
+    with Gaia(running.url) as g:
+        return next(each.name for each in g.nodes() if each.name.startswith(f"{name}@"))
+
+
+def raw(address: str) -> tuple[int, str]:
+    return get(address, **BEARER)
+
+
+def test_without_a_token_there_is_no_profile(fresh_url: str, tmp_path: Path) -> None:
+    with cluster.probe_worker(fresh_url, log=tmp_path / "log"):
+        for page in ("profile", "heap", "threads", "tasks", "gc", ""):
+            assert get(f"{endpoint(fresh_url)}/debug/pprof/{page}")[0] == 404
+
+
+@pytest.mark.parametrize("page", ["profile", "threads", "tasks"])
+def test_a_profile_needs_the_token(running: Running, page: str) -> None:
+    for address in (endpoint(running.url, "a@"), running.monitor):
+        assert get(f"{address}/debug/pprof/{page}")[0] == 401
+
+
+def test_a_worker_shows_its_threads_its_calls_and_its_collector(running: Running, marks: tuple[str, str]) -> None:
+    with Gaia(running.url) as g:
+        calls = [g.submit(Hold(*marks)) for _ in range(8)]
+        address = endpoint(running.url, "a@")
+        text = until(lambda: "probe.hold" in (text := raw(f"{address}/debug/pprof/tasks")[1]) and text)
+        assert any(each.id in text for each in calls)
+        assert marks[0] not in text
+        threads = raw(f"{address}/debug/pprof/threads")[1]
+        assert "gaia-call-0" in threads
+        assert "hold" in threads
+        assert "collections" in raw(f"{address}/debug/pprof/gc")[1]
+        Path(marks[1]).touch()
+        for each in calls:
+            each.get(timeout=30)
+
+
+def test_a_cpu_profile_of_a_worker_that_works_names_what_it_does(running: Running) -> None:
+    with Gaia(running.url) as g:
+        calls = [g.submit(Echo(str(number))) for number in range(300)]
+        status, text = raw(f"{endpoint(running.url, 'a@')}/debug/pprof/profile?seconds=1&format=folded")
+        for each in calls:
+            each.get(timeout=60)
+    assert status == 200
+    assert "asynloop" in text
+
+
+def test_one_profile_at_a_time(running: Running) -> None:
+    address = f"{endpoint(running.url, 'b@')}/debug/pprof/"
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(raw, f"{address}profile?format=folded&seconds=4")
+        until(lambda: "sampling.py" in raw(f"{address}threads")[1])
+        assert raw(f"{address}heap?seconds=0.01&format=folded")[0] == 409
+        assert first.result(30)[0] == 200
+    assert raw(f"{address}heap?seconds=0.01&format=folded")[0] == 200
+
+
+def test_the_workers_of_a_queue_are_profiled_as_one(running: Running) -> None:
+    status, text = raw(f"{running.monitor}/debug/pprof/profile?queue=probe&{MOMENT}&format=json")
+    both = json.loads(text)
+    (one,) = [
+        json.loads(
+            raw(f"{running.monitor}/debug/pprof/profile?worker={quote(node(running, 'a'))}&{MOMENT}&format=json")[1]
+        )
+    ]
+    assert status == 200
+    assert sum(values[0] for _, values in both["stacks"]) > 1.5 * sum(values[0] for _, values in one["stacks"])
+    status, text = raw(f"{running.monitor}/debug/pprof/threads?queue=probe")
+    assert status == 200
+    assert text.count("=== ") == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("", 404),
+        ("worker=none@vm", 404),
+        ("queue=probe&seconds=0", 400),
+        ("queue=probe&seconds=1e9", 400),
+        ("queue=probe&seconds=nan", 400),
+        ("queue=probe&format=png", 400),
+    ],
+)
+def test_what_cannot_be_had_is_refused(running: Running, query: str, status: int) -> None:
+    assert raw(f"{running.monitor}/debug/pprof/profile?{query}")[0] == status
+
+
+@pytest.mark.parametrize(
+    ("form", "name"), [("svg", "cpu.svg"), ("pprof", "cpu.pb.gz"), ("speedscope", "cpu.speedscope.json")]
+)
+def test_the_command_writes_a_profile_in_each_format(running: Running, form: str, name: str) -> None:
+    done = running.command("cpu", node(running, "a"), "--seconds", "0.5", "--format", form)
+    assert done.returncode == 0, done.stderr
+    body = (running.folder / name).read_bytes()
+    assert body.startswith({"svg": b"<svg", "pprof": b"\x1f\x8b", "speedscope": b"{"}[form])
+    if form == "pprof":
+        assert b"nanoseconds" in gzip.decompress(body)
+    (running.folder / name).unlink()
+
+
+def test_the_command_shows_threads_and_tasks_and_profiles_the_heap_of_a_queue(running: Running) -> None:
+    assert "gaia-call-0" in running.command("threads", node(running, "b")).stdout
+    assert "0 calls" in running.command("tasks", node(running, "b")).stdout
+    done = running.command("heap", "--queue", "probe", "--seconds", "0.5", "--output", "heap.txt", "--format", "folded")
+    assert done.returncode == 0, done.stderr
+    assert (running.folder / "heap.txt").exists()
+
+
+def test_the_command_says_what_is_missing(running: Running) -> None:
+    assert "Name one worker, or --queue." in running.command("cpu").stderr
+    assert "name a worker" in running.command("cpu", "none@vm", "--seconds", "0.5").stderr
+    running.environ.pop("GAIA_MONITOR__TOKEN")
+    assert "GAIA_MONITOR__TOKEN" in running.command("threads", "x@vm").stderr
+    running.environ["GAIA_MONITOR__TOKEN"] = TOKEN

@@ -1,0 +1,335 @@
+"""Each alert fires where it should and is silent where it should be, by promtool; and it has what it needs."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import gaia.errors
+from config.watching import Monitor as Settings
+from gaia.errors import GaiaError
+from tasks import metrics
+from tasks.monitor.calls import Calls
+from tasks.monitor.listener import Listener
+from tasks.monitor.neighbours import Neighbours
+from tasks.monitor.sampler import Sampler
+from tasks.monitor.series import Book
+from tests.support import debian
+from tests.support.cluster import ROOT
+
+FOLDER = ROOT / "config" / "prometheus"
+RULES = sorted((FOLDER / "rules").glob("*.yml"))
+RECORDING = FOLDER / "rules" / "recording.yml"
+FILES: dict[Path, list[dict[str, Any]]] = {path: yaml.safe_load(path.read_text())["groups"] for path in RULES}
+GROUPS = [group for groups in FILES.values() for group in groups]
+ALERTS = {rule["alert"]: rule for group in GROUPS for rule in group["rules"] if "alert" in rule}
+RECORDS = [rule for group in GROUPS for rule in group["rules"] if "record" in rule]
+
+Case = dict[str, str]
+"""Series to their values, in promtool's notation."""
+
+STEPS = 80
+"""Minutes: the longest `for` is an hour; averages over longer take what there is."""
+W = 'worker="w@h",job="gaia-workers"'
+
+
+def still(value: float) -> str:
+    return f"{value:g}+0x{STEPS}"
+
+
+def rising(per_minute: float, first: float = 0) -> str:
+    return f"{first:g}+{per_minute:g}x{STEPS}"
+
+
+def runs(queue: str, ok: float, error: float) -> Case:
+    name = f'gaia_operations_total{{operation="{queue}.x",{W}'
+    return {f'{name},outcome="ok"}}': rising(ok), f'{name},outcome="error"}}': rising(error)}
+
+
+def spread(metric: str, queue: str, below: float, bound: str, over: str) -> Case:
+    """A hundred a minute, `below` of them under a bound, the others under the next."""
+    name = f'{metric}_bucket{{operation="{queue}.x",{W}'
+    ends = {bound: below, over: 100, "+Inf": 100}
+    return {f'{name},le="{le}"}}': rising(count) for le, count in ends.items()}
+
+
+def waits(below: float) -> Case:
+    name = f'gaia_queue_wait_seconds_bucket{{operation="api.x",{W},le="10.0"}}'
+    return {name: rising(below), f'gaia_queue_wait_seconds_count{{operation="api.x",{W}}}': rising(100)}
+
+
+def full(queue: str, waiting: float) -> Case:
+    return {
+        f'gaia_operations_running{{operation="{queue}.x",{W},queues="{queue}"}}': still(10),
+        f'gaia_slots{{{W},queues="{queue}"}}': still(10),
+        f'celery_queue_length{{queue_name="{queue}"}}': still(waiting),
+    }
+
+
+def one(metric: str, fires: float, silent: float, labels: str = W) -> tuple[Case, Case]:
+    return {f"{metric}{{{labels}}}": still(fires)}, {f"{metric}{{{labels}}}": still(silent)}
+
+
+def counted(metric: str, fires: float, silent: float = 0, labels: str = W) -> tuple[Case, Case]:
+    """Counters that rise by so many a minute."""
+    name = f"{metric}{{{labels}}}"
+    return {name: rising(fires, 3)}, {name: rising(silent, 3)}
+
+
+def blamed(error: str, errors: float, ok: float) -> Case:
+    return {
+        f'gaia_errors_total{{operation="api.x",error="{error}",{W}}}': rising(errors),
+        f'gaia_operations_total{{operation="api.x",outcome="ok",{W}}}': rising(ok),
+        f'gaia_operations_total{{operation="api.x",outcome="error",{W}}}': rising(errors),
+    }
+
+
+def dns(hit: float, asked: float) -> Case:
+    name = f"gaia_dns_lookups_total{{{W},outcome="
+    return {f'{name}"hit"}}': rising(hit), f'{name}"asked"}}': rising(asked)}
+
+
+def limited(kept: float) -> Case:
+    name = f"gaia_api_exchanges_total{{{W},outcome="
+    return {f'{name}"limited"}}': rising(kept), f'{name}"succeeded"}}': rising(100)}
+
+
+def gate(active: float, waiting: float) -> Case:
+    return {
+        f"gaia_files_active{{{W}}}": still(active),
+        f"gaia_files_limit{{{W}}}": still(500),
+        f"gaia_files_waiting{{{W}}}": still(waiting),
+    }
+
+
+def served(workers: float) -> Case:
+    return {
+        'celery_queue_length{queue_name="api"}': still(3),
+        'celery_active_worker_count{queue_name="api"}': still(workers),
+    }
+
+
+def unhealthy(well: float) -> Case:
+    name = 'gaia_subsystem_workers{subsystem="api",status='
+    return {f'{name}"unhealthy"}}': still(1), f'{name}"healthy"}}': still(well)}
+
+
+def share(metric: str, of: str, value: float, labels: str = W) -> Case:
+    return {f"{metric}{{{labels}}}": still(value), f"{of}{{{labels}}}": still(100)}
+
+
+def throughput(per_minute: float) -> Case:
+    return {**runs("api", per_minute, 0), 'celery_queue_length{queue_name="api"}': still(3)}
+
+
+def retried(per_minute: float) -> Case:
+    return {f'gaia_retries_total{{operation="api.x",{W}}}': rising(per_minute), **runs("api", 60, 0)}
+
+
+STAGE = f'{W},queues="process"'
+PAGES = f'{W},queues="browser"'
+
+CASES: dict[str, tuple[Case, Case]] = {
+    "GaiaApiErrorRateHigh": (runs("api", 60, 10), runs("api", 60, 1)),
+    "GaiaFilesErrorRateHigh": (runs("files", 60, 10), runs("files", 60, 1)),
+    "GaiaBrowserErrorRateHigh": (runs("browser", 60, 10), runs("browser", 60, 1)),
+    "GaiaProcessFailureRateHigh": (runs("process", 60, 10), runs("process", 60, 5)),
+    "GaiaNetworkErrorRateHigh": (runs("network", 60, 10), runs("network", 60, 5)),
+    "GaiaApiLatencyHigh": (
+        spread("gaia_operation_seconds", "api", 80, "5.0", "10.0"),
+        spread("gaia_operation_seconds", "api", 99, "5.0", "10.0"),
+    ),
+    "GaiaFilesLatencyHigh": (
+        spread("gaia_operation_seconds", "files", 80, "2.5", "5.0"),
+        spread("gaia_operation_seconds", "files", 99, "2.5", "5.0"),
+    ),
+    "GaiaApiPoolExhausted": (full("api", 5), full("api", 0)),
+    "GaiaBrowserPoolExhausted": (full("browser", 5), full("browser", 0)),
+    "GaiaApiRateLimited": (limited(30), limited(5)),
+    "GaiaFilesConcurrencyHigh": (gate(480, 0), gate(200, 0)),
+    "GaiaBrowserTabsExcessive": one("gaia_descendants", 300, 40, PAGES),
+    "GaiaProcessMemoryHigh": one("gaia_descendants_resident_bytes", 5e9, 1e9, STAGE),
+    "GaiaProcessCpuHigh": counted("gaia_descendants_cpu_seconds_total", 300, 100, STAGE),
+    "GaiaNetworkConnectionLimitHigh": counted(
+        "gaia_limit_decisions_total", 20, 5, f'{W},limit="slots",level="host",outcome="near"'
+    ),
+    "GaiaDnsHitRateLow": (dns(100, 100), dns(190, 10)),
+    "GaiaCircuitOpen": one("gaia_circuits", 1, 0, f'{W},state="open"'),
+    "GaiaLimitsWithoutRedis": counted("gaia_limits_away_total", 2, 0, f'{W},choice="open"'),
+    "GaiaLimitRefusalsHigh": counted(
+        "gaia_limit_decisions_total", 6000, 600, f'{W},limit="rate",level="host",outcome="refused"'
+    ),
+    "GaiaQueueWaitHigh": (
+        spread("gaia_queue_wait_seconds", "api", 80, "10.0", "60.0"),
+        spread("gaia_queue_wait_seconds", "api", 99, "10.0", "60.0"),
+    ),
+    "GaiaQueueOldestTaskOld": one("celery_queue_oldest_task_age_seconds", 400, 100, 'queue_name="api"'),
+    "GaiaQueueGrowing": (
+        {'celery_queue_length{queue_name="api"}': rising(20, 900)},
+        {'celery_queue_length{queue_name="api"}': still(5000)},
+    ),
+    "GaiaQueueWithoutWorker": (served(0), served(1)),
+    "GaiaQueuePaused": ({'gaia_paused{name="api"}': still(1)}, {}),
+    "GaiaUnackedHigh": one("celery_unacked_messages", 20000, 500, ""),
+    "GaiaDelayedOverdue": one("gaia_delayed_overdue_seconds", 100, 1, ""),
+    "GaiaThroughputLow": (throughput(0), throughput(60)),
+    "GaiaDeadLettersNew": counted("gaia_dead_letters_total", 1, 0, f'{W},reason="refused"'),
+    "GaiaCallKillsWorkers": (
+        {f'gaia_dead_letters_total{{{W},reason="workers_lost"}}': rising(1)},
+        {f'gaia_dead_letters_total{{{W},reason="refused"}}': rising(1)},
+    ),
+    "GaiaDeadLettersMany": one("gaia_dead_letters_kept", 9500, 100, ""),
+    "GaiaLeasesLost": counted("gaia_leases_lost_total", 1),
+    "GaiaWorkersDying": counted("gaia_leases_restored_total", 1),
+    "GaiaCommitsRefused": counted("gaia_commits_refused_total", 1),
+    "GaiaRetriesHigh": (retried(20), retried(2)),
+    "GaiaBrokerFailing": counted("gaia_broker_failures_total", 5, 0, f'{W},step="turn"'),
+    "GaiaWorkerDown": one("celery_worker_up", 0, 1),
+    "GaiaWorkerNotReady": one("gaia_node_ready", 0, 1),
+    "GaiaSubsystemUnhealthy": (unhealthy(0), unhealthy(1)),
+    "GaiaWorkerMemoryHigh": one("process_resident_memory_bytes", 3e9, 3e8),
+    "GaiaThreadsGrowing": ({f"gaia_threads{{{W}}}": rising(1, 160)}, {f"gaia_threads{{{W}}}": still(160)}),
+    "GaiaWorkerDescriptorsHigh": (
+        share("process_open_fds", "process_max_fds", 90),
+        share("process_open_fds", "process_max_fds", 20),
+    ),
+    "GaiaWorkerRenewsOften": counted("gaia_worker_renewals_total", 0.2),
+    "GaiaWorkerRestarts": counted("process_start_time_seconds", 60),
+    "GaiaWorkerLoopSlow": one("gaia_loop_age_seconds", 20, 0.5),
+    "GaiaRedisDown": one("gaia_redis_up", 0, 1, ""),
+    "GaiaRedisMemoryHigh": (
+        share("gaia_redis_memory_bytes", "gaia_redis_memory_limit_bytes", 90, ""),
+        share("gaia_redis_memory_bytes", "gaia_redis_memory_limit_bytes", 50, ""),
+    ),
+    "GaiaRedisClientsMany": one("gaia_redis_clients", 6000, 200, ""),
+    "GaiaMonitorDown": ({}, {'up{job="gaia-monitor"}': still(1)}),
+    "GaiaWorkerNotScraped": one("up", 0, 1),
+    "GaiaMonitorBlind": one("gaia_monitor_sample_age_seconds", 120, 2, ""),
+    "GaiaMonitorEventsLate": one("gaia_monitor_event_lag_seconds", 20, 0.1, ""),
+    "GaiaErrorBudgetBurnFast": (blamed("InternalError", 5, 95), blamed("FileMissing", 50, 50)),
+    "GaiaErrorBudgetBurnMedium": (blamed("Unreachable", 8, 992), blamed("Unreachable", 2, 998)),
+    "GaiaErrorBudgetBurnSlow": (blamed("PoolExhausted", 2, 998), blamed("PoolExhausted", 0.5, 999.5)),
+    "GaiaWaitBudgetBurnFast": (waits(80), waits(95)),
+    "GaiaWaitBudgetBurnMedium": (waits(92), waits(96)),
+    "GaiaAvailabilityViolated": (blamed("InternalError", 10, 990), blamed("InternalError", 0.2, 1000)),
+}
+"""What makes each alert fire, and what is near it and does not."""
+
+
+def test_there_are_at_least_thirty_and_each_has_its_cases() -> None:
+    assert len(ALERTS) >= 30
+    assert CASES.keys() == ALERTS.keys()
+
+
+# --- by promtool
+
+
+@pytest.fixture(scope="module")
+def promtool() -> Path:
+    found = debian.program("promtool")
+    if found is None:
+        pytest.skip("NOT CHECKED: this machine has no promtool: `python -m tests.support.debian`")
+    return found
+
+
+@pytest.fixture(scope="module")
+def failures(promtool: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What promtool says of all cases, in one run a file of rules."""
+    folder, said = tmp_path_factory.mktemp("promtool"), ""
+    for rules, groups in FILES.items():
+        names = [rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule]
+        tests = [case(name, number, f"{STEPS - 1}m") for name in names for number in (0, 1)]
+        files = [str(RECORDING), str(rules)]
+        given = {"rule_files": sorted(set(files)), "evaluation_interval": "1m", "tests": tests}
+        path = folder / rules.name
+        path.write_text(yaml.safe_dump(given))
+        command = [promtool, "test", "rules", path]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert "expr:" in done.stderr + done.stdout or done.returncode == 0, done.stderr
+        said += plain(done)
+    return said
+
+
+def plain(done: "subprocess.CompletedProcess[str]") -> str:
+    """What promtool says, its expressions as they were given: it quotes them."""
+    return (done.stdout + done.stderr).replace('\\"', '"')
+
+
+def case(name: str, number: int, at: str) -> dict[str, Any]:
+    word = ("fires", "silent")[number]
+    # The word is a label that no alert has: it names the case in what promtool says.
+    expr = f'count(ALERTS{{alertname="{name}",alertstate="firing",case!="{word}"}})'
+    return {
+        "interval": "1m",
+        "input_series": [{"series": series, "values": values} for series, values in CASES[name][number].items()],
+        "promql_expr_test": [
+            {"expr": expr, "eval_time": at, "exp_samples": [{"labels": "{}", "value": 1}] if word == "fires" else []}
+        ],
+    }
+
+
+@pytest.mark.parametrize("word", ["fires", "silent"])
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_an_alert_fires_or_stays_silent(failures: str, name: str, word: str) -> None:
+    assert not re.search(rf'alertname="{name}",alertstate="firing",case!="{word}"', failures), failures
+
+
+def test_a_case_that_is_wrong_is_found(promtool: Path, tmp_path: Path) -> None:
+    tests = [case("GaiaRedisDown", number, f"{STEPS - 1}m") for number in (0, 1)]
+    tests[0]["input_series"], tests[1]["input_series"] = tests[1]["input_series"], tests[0]["input_series"]
+    given = {"rule_files": list(map(str, RULES)), "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "cases.yml").write_text(yaml.safe_dump(given))
+    command = [promtool, "test", "rules", tmp_path / "cases.yml"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    for word in ("fires", "silent"):
+        assert f'alertname="GaiaRedisDown",alertstate="firing",case!="{word}"' in plain(done)
+
+
+def test_promtool_takes_the_rules_and_the_configuration(promtool: Path) -> None:
+    for arguments in (["check", "rules", *RULES], ["check", "config", FOLDER / "prometheus.yml"]):
+        done = subprocess.run([promtool, *arguments], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_has_no_remark_on_the_names_of_a_worker(promtool: Path) -> None:
+    given = metrics.exposition()
+    done = subprocess.run([promtool, "check", "metrics"], input=given, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
+
+
+# --- what an alert needs
+
+
+@pytest.mark.parametrize("name", sorted(ALERTS))
+def test_an_alert_says_how_bad_it_is_what_it_is_and_where_its_runbook_is(name: str) -> None:
+    rule = ALERTS[name]
+    assert rule["labels"]["severity"] in {"info", "warning", "critical"}
+    assert rule["annotations"]["summary"]
+    assert rule["annotations"]["runbook"] == f"docs/monitoring.md#{name.lower()}"
+    assert f"\n#### {name}\n" in (ROOT / "docs" / "monitoring.md").read_text()
+
+
+def test_every_metric_that_a_rule_asks_for_is_one() -> None:
+    book = Book()
+    calls = Calls(book)
+    Sampler("redis://127.0.0.1:1/0", Settings(), calls, book)
+    Listener("redis://127.0.0.1:1/0", calls, book)
+    Neighbours(lambda: (), None, book)
+    ours = {family.name for family in metrics.REGISTRY.collect()} | {family.name for family in book.families}
+    ours |= {"gaia_monitor_sample_age_seconds", "up"} | {rule["record"] for rule in RECORDS}
+    asked = set()
+    for rule in (*ALERTS.values(), *RECORDS):
+        expr = re.sub(r'"[^"]*"|\{[^}]*\}', "", rule["expr"])
+        asked |= set(re.findall(r"\b(?:queue:|worker:|gaia:|gaia_|celery_|process_|up\b)[\w:]*", expr))
+    endings = re.compile(r"_(total|bucket|count|sum)$")
+    assert {each for each in asked if each not in ours and endings.sub("", each) not in ours} == set()
+
+
+def test_what_the_objective_blames_the_cluster_for_are_errors_of_ours() -> None:
+    (rule,) = [each for each in RECORDS if each["record"] == "gaia:slo_errors:ratio_rate5m"]
+    for name in re.findall(r'error=~"([^"]+)"', rule["expr"])[0].split("|"):
+        assert issubclass(getattr(gaia.errors, name), GaiaError)
