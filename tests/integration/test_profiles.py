@@ -84,14 +84,15 @@ def test_a_worker_shows_its_threads_its_calls_and_its_collector(running: Running
     with Gaia(running.url) as g:
         calls = [g.submit(Hold(*marks)) for _ in range(8)]
         address = endpoint(running.url, "a@")
-        text = until(lambda: "probe.hold" in (text := raw(f"{address}/debug/pprof/tasks")[1]) and text)
-        assert any(each.id in text for each in calls)
-        assert marks[0] not in text
-        threads = raw(f"{address}/debug/pprof/threads")[1]
-        assert "gaia-call-0" in threads
-        assert "hold" in threads
-        assert "collections" in raw(f"{address}/debug/pprof/gc")[1]
-        Path(marks[1]).touch()
+        try:
+            text = until(lambda: "probe.hold" in (text := raw(f"{address}/debug/pprof/tasks")[1]) and text)
+            assert any(each.id in text for each in calls)
+            assert marks[0] not in text
+            threads = until(lambda: "hold" in (text := raw(f"{address}/debug/pprof/threads")[1]) and text)
+            assert "gaia-call-0" in threads
+            assert "collections" in raw(f"{address}/debug/pprof/gc")[1]
+        finally:
+            Path(marks[1]).touch()
         for each in calls:
             each.get(timeout=30)
 

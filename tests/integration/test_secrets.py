@@ -27,6 +27,7 @@ from gaia.codec import dataclass_of, hints_of
 from gaia.contracts.base import CALLS, Call
 from gaia.errors import GaiaError
 from gaia.redaction import MARK
+from gaia.sticky import HolderId
 from tasks.cli.server import free_port
 from tests.support import cluster
 from tests.support.cluster import get
@@ -43,6 +44,8 @@ TRUE: Final = "/bin/true"
 NEEDED: Final[dict[str, Any]] = {
     "path": "data:x", "target": "data:y", "host": "127.0.0.1", "port": 1, "name": "localhost", "names": ("localhost",),
     "argv": (TRUE,), "body": b"plain", "lease": "0123456789abcdef@a.example", "size_bytes": 1, "html": "<p>plain</p>",
+    "id": HolderId.new("nobody@h", "0" * 16).format(), "tab": "t1", "expression": "1", "extract": {"a": "b"},
+    "extension": b"plain", "signal": 15, "data": b"plain", "action": "wait", "value": "plain", "domain": "a.example",
 }  # fmt: skip
 """What a call needs, by the name of the field."""
 
@@ -81,7 +84,7 @@ class Marks:
             "values": {"LANG": secret},
             "named": f"/a?token={secret}" if hint is str else headers,
             "all": ("me", secret) if "tuple" in str(hint) else secret,
-            "body": f"<p>password={secret}</p>" if "str |" in str(hint) else {"password": secret},
+            "body": f"<p>password={secret}</p>" if hint is str or "str |" in str(hint) else {"password": secret},
         }[kind]
 
     def found_in(self, text: str) -> list[str]:
@@ -109,6 +112,8 @@ def smallest(kind: type[Any], marks: Marks) -> dict[str, Any]:
 def chosen(kind: type[Any], marks: Marks) -> dict[str, Any]:
     """Give what a contract needs of which one field of several is to be given."""
     names = {each.name for each in dataclasses.fields(kind)}
+    if "action" in names:
+        return {"action": NEEDED["action"]}
     if "stat" in names:
         return {"stat": CALLS["files.stat"](path="data:x")}
     return {"html": "<p>plain</p>"} if "html" in names else {"url": marks.url()} if "url" in names else {}
@@ -138,6 +143,9 @@ def calls(kind: type[Any], marks: Marks) -> Iterator[dict[str, Any]]:
         elif inner is not None and kind.__name__ == "Step":
             for fields_within in calls(inner, marks):
                 yield {each.name: inner(**fields_within)}
+        elif inner is not None and inner is not kind:
+            for fields_within in calls(inner, marks):
+                yield {**fields, each.name: inner(**fields_within)}
 
 
 class Cluster:

@@ -126,6 +126,7 @@ def test_many_first_captures_start_one_browser(make: Make, monkeypatch: pytest.M
 
 
 def test_close_leaves_no_process_no_profile_and_no_thread(make: Make, temporary: Path) -> None:
+    before = set(threading.enumerate())
     service = make()
     take(service, html="x")
     processes = tree(running(service).pid)
@@ -135,7 +136,7 @@ def test_close_leaves_no_process_no_profile_and_no_thread(make: Make, temporary:
     until(lambda: gone(processes), what="the end of every process")
     assert not processes[0].is_running()
     assert not profile.exists()
-    assert not [each for each in threading.enumerate() if each.name.startswith("gaia-")]
+    assert not [each for each in threading.enumerate() if each.name.startswith("gaia-") and each not in before]
     service.close()
 
 

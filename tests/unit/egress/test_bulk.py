@@ -43,14 +43,17 @@ def test_each_name_has_its_own_outcome_in_order(name_server: NameServer) -> None
     assert [name for name, _ in name_server.asked].count("a.test.") == 1
 
 
-def test_thousands_of_names_are_asked_once_each_and_then_cached(name_server: NameServer) -> None:
+def test_thousands_of_names_are_asked_together_and_then_cached(name_server: NameServer) -> None:
     names = [f"n{number}.test" for number in range(2000)]
     name_server.add(*(f"{name}. 60 IN A 192.0.2.1" for name in names))
     resolver = Resolver([name_server.address], cache_entries=5000)
     assert {type(each) for each in resolver.resolve_many(names, "A", timeout_s=30)} == {Answer}
+    # A machine at work may answer so late that a name is asked for again.
+    asked = len(name_server.asked)
+    assert len(set(name_server.asked)) == 2000
     again = resolver.resolve_many(names, "A", timeout_s=30)
     assert all(isinstance(each, Answer) and each.cached for each in again)
-    assert len(name_server.asked) == 2000
+    assert len(name_server.asked) == asked
     resolver.close()
 
 

@@ -8,6 +8,7 @@ from tasks.limits.memory import MemoryLeases
 from tasks.limits.protocols import Away, Lease, Refused, Slots
 from tasks.limits.renewal import HANDED_OVER_S, LINGER_S, SOON_S, Renewal
 from tests.support.limits import HeldTime
+from tests.support.waiting import until
 
 SLOTS = (Slots("slots:a.example", 1),)
 
@@ -52,7 +53,8 @@ def test_what_nobody_takes_is_given_back(field: Field) -> None:
     assert field.held == 1
     field.time.advance(LINGER_S)
     field.renewal.release_idle()
-    assert (field.held, field.renewal.take(SLOTS, 10.0)) == (0, None)
+    assert field.renewal.take(SLOTS, 10.0) is None
+    until(lambda: field.held == 0)  # the thread of its own may be giving it back
 
 
 def test_a_busy_process_lets_go_of_it_after_a_while(field: Field) -> None:
