@@ -19,6 +19,7 @@ from tasks.browser.instance import Instance
 from tasks.browser.loop import Loop
 from tasks.browser.pool import Pool
 from tasks.browser.sessions import Holder, Sessions
+from tasks.egress.pacing import Bandwidth
 from tasks.egress.proxy import Dialler, Proxy
 from tasks.scope import Later, Scope
 
@@ -46,13 +47,15 @@ class BrowserService:
         holder: Holder,
         slot: Slot = _no_slot,
         keep: Callable[[bytes], str] = lambda _: "",
+        bandwidth: Callable[[str], Bandwidth] | None = None,
     ) -> None:
-        """Start nothing yet. `keep` stores the picture that an error refers to."""
+        """Start nothing yet. `keep` stores the picture that an error refers to; `bandwidth` paces bytes of a host."""
         self._settings = settings
         self._dialler = dialler
         self._holder = holder
         self._slot = slot
         self._keep = keep
+        self._bandwidth = bandwidth
         self._lock = threading.Lock()
         self._closed = False
         self._proxy: Proxy | None = None
@@ -266,5 +269,5 @@ class BrowserService:
             if self._closed:
                 raise BrowserUnavailable("the worker is stopping")
             if self._proxy is None:
-                self._proxy = Proxy(self._dialler)
+                self._proxy = Proxy(self._dialler, bandwidth=self._bandwidth)
             return self._proxy

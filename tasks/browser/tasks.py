@@ -14,6 +14,7 @@ from tasks.egress.gateway import Gateway
 from tasks.limits import cluster
 from tasks.limits.policy import levels
 from tasks.limits.protocols import Away
+from tasks.limits.throttle import Throttle
 from tasks.runtime import identity
 from tasks.scope import Scope
 from tasks.wiring import handles, once
@@ -29,12 +30,17 @@ def service() -> BrowserService:
         holder=identity.own(),
         slot=_slot,
         keep=_keep(settings),
+        bandwidth=_bandwidth,
     )
 
 
 def _slot(scope: Scope, tenant: str | None) -> AbstractContextManager[object]:
     # Open: a worker bounds its tabs itself, and pages are not to stop with Redis' limits.
     return cluster.limits().holding(scope, levels(key=tenant, within="pool:browser"), if_away=Away.FAIL_OPEN)
+
+
+def _bandwidth(host: str) -> Throttle:
+    return Throttle(cluster.limits(), levels(host=host), if_away=Away.FAIL_OPEN)
 
 
 def _keep(settings: Settings) -> Callable[[bytes], str]:

@@ -27,8 +27,8 @@ class Flow:
             return self._sink, selectors.EVENT_WRITE
         return (self._source, selectors.EVENT_READ) if self._open else None
 
-    def step(self) -> None:
-        """Read or write once.
+    def step(self, most_bytes: int = CHUNK_BYTES) -> int:
+        """Read at most so many bytes, or write, once; give how many were read.
 
         Raises:
             OSError: if an end broke; `BlockingIOError` if there was nothing to do.
@@ -36,13 +36,14 @@ class Flow:
         """
         if self._pending:
             self._pending = self._pending[self._sink.send(self._pending) :]
-            return
-        chunk = self._source.recv(CHUNK_BYTES)
+            return 0
+        chunk = self._source.recv(most_bytes)
         self._pending = self.passed(chunk)
         if not chunk:
             self._open = False
             with suppress(OSError):
                 self._sink.shutdown(socket.SHUT_WR)
+        return len(chunk)
 
     def passed(self, chunk: bytes) -> bytes:
         """Give what travels on of what came."""

@@ -1,7 +1,8 @@
 """A forward proxy on loopback, through which a browser reaches only what a dialler allows.
 
-A `Proxy` owns its listening socket, one thread that moves what all connections carry, threads that dial, and the last
-refusal of each address. When it dies, the browser behind it reaches nothing.
+A `Proxy` owns its listening socket, one thread that moves what all connections carry, threads that dial, one that asks
+for bandwidth where there is a limit, and the last refusal of each address. When it dies, the browser behind it
+reaches nothing.
 """
 
 import logging
@@ -10,6 +11,7 @@ import socket
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -20,6 +22,7 @@ from tasks.egress import descriptors, heads
 from tasks.egress.flows import CHUNK_BYTES, Ending, Flow, Response
 from tasks.egress.heads import MARK as MARK  # noqa: PLC0414 - what answers of this proxy are told by
 from tasks.egress.heads import MAX_HEAD_BYTES, Malformed, Request
+from tasks.egress.pacing import Bandwidth, Pacer
 
 MAX_CONNECTIONS: Final = 4096
 """A tab opens six to a host. More wait, unaccepted, for one to end."""
@@ -32,6 +35,8 @@ DIAL_S: Final = 10.0
 IDLE_S: Final = 60.0
 LOOK_S: Final = 1.0
 CLOSE_S: Final = DIAL_S + 1.0
+TURN_BYTES: Final = 16 * 1024
+"""Of a host's bandwidth for one connection, before another has its turn."""
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +59,10 @@ class Proxy:
     each context. Another program of the machine can use it, and reaches what the dialler allows, no more.
     """
 
-    def __init__(self, dialler: Dialler, *, idle_s: float = IDLE_S) -> None:
-        """Listen on a free port of 127.0.0.1 and start to serve."""
+    def __init__(
+        self, dialler: Dialler, *, idle_s: float = IDLE_S, bandwidth: Callable[[str], Bandwidth] | None = None
+    ) -> None:
+        """Listen on a free port of 127.0.0.1 and start to serve; `bandwidth` gives what paces a host's bytes."""
         self._dialler = dialler
         self._idle_s = idle_s
         self._lock = threading.Lock()
@@ -72,6 +79,8 @@ class Proxy:
         self._most = max(1, min(MAX_CONNECTIONS, (descriptors.raised(2 * MAX_CONNECTIONS + SPARE_FILES)) // 2))
         self._open: set[_Connection] = set()
         self._selector = selectors.DefaultSelector()
+        self._pacer = None if bandwidth is None else Pacer(bandwidth, self._wake)
+        self._starved: dict[str, deque[_Connection]] = {}
         self._listening = False
         self._accepts_at = self._looked_at = 0.0
         self._dials = ThreadPoolExecutor(DIALS, "gaia-proxy-dial")
@@ -91,6 +100,8 @@ class Proxy:
             return
         self._wake()
         self._thread.join(CLOSE_S)
+        if self._pacer is not None:
+            self._pacer.close()
         self._dials.shutdown(wait=True, cancel_futures=True)
         for end in (self._waker, self._woken):
             end.close()
@@ -105,6 +116,7 @@ class Proxy:
                 for key, events in self._selector.select(min(LOOK_S, self._idle_s)):
                     key.data(events)
                 self._take_dialled()
+                self._feed()
                 self._end_idle()
         finally:
             for _, _, found in self._dialled:
@@ -141,7 +153,7 @@ class Proxy:
             self._accepts_at = time.monotonic() + LOOK_S / 2
             return
         client.setblocking(False)  # noqa: FBT003
-        connection = _Connection(client)
+        connection = _Connection(client, self._pacer)
         self._open.add(connection)
         self._watch(connection)
 
@@ -158,7 +170,10 @@ class Proxy:
     def _watch(self, connection: "_Connection") -> None:
         """Wait for what it waits for now; for nothing more at its end."""
         wanted = connection.waits_for()
-        if not wanted and not connection.dialling:
+        if connection.starved and not connection.queued:
+            connection.queued = True
+            self._starved.setdefault(connection.host, deque()).append(connection)
+        if not wanted and not connection.dialling and not connection.starved:
             self._drop(connection)
             return
         for sock, events in {**dict.fromkeys(connection.watched, 0), **wanted}.items():
@@ -178,12 +193,26 @@ class Proxy:
         connection.watched = {}
         connection.close()
 
+    def _feed(self) -> None:
+        """Let connections that waited for bandwidth read again, in the order of their waiting, as far as it goes."""
+        for host in [*self._starved] if self._pacer is not None else ():
+            waiting = self._starved[host]
+            credit = self._pacer.credit(host) if self._pacer is not None else 0
+            while waiting and credit > 0:
+                each = waiting.popleft()
+                credit -= TURN_BYTES
+                each.fed()
+                if each in self._open:
+                    self._watch(each)
+            if not waiting:
+                del self._starved[host]
+
     def _end_idle(self) -> None:
         now = time.monotonic()
         if now - self._looked_at < min(LOOK_S, self._idle_s):
             return
         self._looked_at, before = now, now - self._idle_s
-        for each in [each for each in self._open if not each.dialling and each.moved_at < before]:
+        for each in [each for each in self._open if not each.dialling and not each.starved and each.moved_at < before]:
             self._drop(each)
 
     # --- dials
@@ -230,8 +259,11 @@ class Proxy:
 class _Connection:
     """A browser's connection: its head comes, then the dial ends, then bytes flow until each way has ended."""
 
-    def __init__(self, client: socket.socket) -> None:
+    def __init__(self, client: socket.socket, pacer: Pacer | None) -> None:
         self._client = client
+        self._pacer = pacer
+        self.host = ""
+        self.starved = self.queued = False
         self._server: socket.socket | None = None
         self._head = b""
         self._rest = b""
@@ -246,7 +278,8 @@ class _Connection:
             return {} if self.dialling else {self._client: selectors.EVENT_READ}
         found: dict[socket.socket, int] = {}
         for each in self._flows:
-            if (wait := each.waits_for()) is not None:
+            wait = each.waits_for()
+            if wait is not None and not (self.starved and wait[1] == selectors.EVENT_READ):
                 found[wait[0]] = found.get(wait[0], 0) | wait[1]
         return found
 
@@ -264,8 +297,25 @@ class _Connection:
             wait = flow.waits_for()
             if wait is not None and wait[0] is sock and wait[1] & events:
                 with suppress(BlockingIOError):
-                    flow.step()
+                    self._step(flow, reads=wait[1] == selectors.EVENT_READ)
         return False
+
+    def _step(self, flow: Flow, *, reads: bool) -> None:
+        if self._pacer is None or not reads:
+            flow.step()
+            return
+        most, moved = self._pacer.take(self.host, CHUNK_BYTES), 0
+        self.starved = most == 0
+        if most:
+            try:
+                moved = flow.step(most)
+            finally:
+                self._pacer.give_back(self.host, most - moved)
+
+    def fed(self) -> None:
+        """Read again: there is bandwidth."""
+        self.starved = self.queued = False
+        self.moved_at = time.monotonic()
 
     def _read_head(self) -> bool:
         with suppress(BlockingIOError):
@@ -289,6 +339,7 @@ class _Connection:
             self._flows = (Ending(self._client, heads.refusal(found)),)
             return
         self._server = found
+        self.host = request.host
         found.setblocking(False)  # noqa: FBT003
         if request.method == "CONNECT":
             answer = b"HTTP/1.1 200 Connection established\r\n\r\n"
