@@ -98,6 +98,18 @@ def test_a_killed_worker_takes_its_programs_along_and_its_ids_are_lost(
         assert producer.submit(process.List()).get(timeout=20).processes == ()
 
 
+def test_a_profile_has_its_places_over_two_workers(fresh_url: str, producer: Gaia, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "GAIA_PROCESS__PROFILES": '{"single": {"concurrency": 1}}'}
+    with (
+        cluster.worker(fresh_url, "process", "--name", "a", log=tmp_path / "a.log", **settings),
+        cluster.worker(fresh_url, "process", "--name", "b", log=tmp_path / "b.log", **settings),
+    ):
+        # A directory can be made once: a second program at the same time ends with 9.
+        script = f"mkdir {tmp_path}/alone || exit 9; sleep 0.05; rmdir {tmp_path}/alone"
+        pending = [producer.submit(process.Run(shell(script), profile="single")) for _ in range(5)]
+        assert [each.get(timeout=60).exit_code for each in pending] == [0] * 5
+
+
 def test_a_stopping_worker_tells_every_caller(fresh_url: str, producer: Gaia, tmp_path: Path, marker: str) -> None:
     with cluster.worker(fresh_url, "process", log=tmp_path / "d.log", **SETTINGS) as worker:
         script = f"trap 'echo bye; exit 3' TERM; echo ready; sleep {marker} & wait"
