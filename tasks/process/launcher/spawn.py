@@ -39,8 +39,9 @@ def spawn(request: dict[str, Any], fds: tuple[int, ...], *, sampled: bool) -> in
     directory, *streams = fds
     _confine(request, sampled=sampled)
     os.fchdir(directory)
+    before = _oom_score(OOM_SCORE)
     try:
-        pid = os.posix_spawn(
+        return os.posix_spawn(
             request["executable"],
             request["argv"],
             request["env"],
@@ -51,10 +52,18 @@ def spawn(request: dict[str, Any], fds: tuple[int, ...], *, sampled: bool) -> in
         )
     finally:
         os.chdir("/")
+        if before is not None:
+            _oom_score(before)
+
+
+def _oom_score(score: int) -> int | None:
+    """Set this process's own, which the program inherits from its first instruction on; give what it was."""
     # A container may show /proc without letting it be written.
-    with suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "wb", buffering=0) as file:  # noqa: PTH123 - half the time
-        file.write(b"%d" % OOM_SCORE)
-    return pid
+    with suppress(OSError), open("/proc/self/oom_score_adj", "r+b", buffering=0) as file:  # noqa: PTH123 - half the time
+        before = int(file.read())
+        file.write(b"%d" % score)
+        return before
+    return None
 
 
 def _confine(request: dict[str, Any], *, sampled: bool) -> None:
