@@ -1,7 +1,7 @@
 """Calls of the `process` queue: programs under limits, run to their end or started and kept by a worker."""
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from gaia.codec import Body
 from gaia.contracts.base import Call, Result, contract, secret
@@ -17,6 +17,8 @@ Enforcement = Literal["cgroup2", "cgroup1", "sampled"]
 """How limits were held: by the kernel over the whole tree, or by looking at it every 50 ms to 1.5 s."""
 
 Stream = Literal["stdout", "stderr"]
+
+R = TypeVar("R")
 
 LONGEST_S: Final = 7 * 86_400.0
 LONGEST_HOLD_S: Final = 30.0
@@ -84,14 +86,30 @@ class Exited(Result):
     stderr_bytes: int = 0
 
 
-class _Program:
-    """What the checks of `Run` and `Start` share."""
+@contract
+class _Program(Call[R]):
+    """What `Run` and `Start` share."""
 
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    limits: Limits
+    argv: tuple[str, ...] = secret("argv")
+    env: Mapping[str, str] = secret("values", default_factory=dict)
+    cwd: str | None = None
+    stdin: Body = secret("body", default=b"")
+    timeout_s: float | None = None
+    limits: Limits = Limits()
+    profile: str = "default"
 
-    def complaint(self) -> tuple[str, str] | None:
+    def check(self) -> None:
+        """Refuse what no kernel would start.
+
+        Raises:
+            InvalidCall: with the field's name.
+        """
+        found = self._complaint()
+        if found is not None:
+            raise self.refuse(*found)
+        self.require_between("timeout_s", 0.001, LONGEST_S)
+
+    def _complaint(self) -> tuple[str, str] | None:
         """Give the field that no kernel would take, and what is wrong with it."""
         if not self.argv:
             return "argv", "must name a program"
@@ -107,7 +125,7 @@ class _Program:
 
 
 @contract
-class Run(Call[Exited], _Program, operation="process.run"):
+class Run(_Program[Exited], operation="process.run"):
     """Run a program to its end.
 
     `argv[0]` is an absolute path that the worker's settings allow; no shell is involved. The environment is clean:
@@ -118,25 +136,7 @@ class Run(Call[Exited], _Program, operation="process.run"):
     its worker died.
     """
 
-    argv: tuple[str, ...] = secret("argv")
-    env: Mapping[str, str] = secret("values", default_factory=dict)
-    cwd: str | None = None
-    stdin: Body = secret("body", default=b"")
-    timeout_s: float | None = None
-    limits: Limits = Limits()
-    profile: str = "default"
     tail: bool = False
-
-    def check(self) -> None:
-        """Refuse what no kernel would start.
-
-        Raises:
-            InvalidCall: with the field's name.
-        """
-        found = self.complaint()
-        if found is not None:
-            raise self.refuse(*found)
-        self.require_between("timeout_s", 0.001, LONGEST_S)
 
 
 @contract
@@ -149,32 +149,14 @@ class Started(Result):
 
 
 @contract
-class Start(Call[Started], _Program, operation="process.start"):
+class Start(_Program[Started], operation="process.start"):
     """Start a program that outlives the call, under the same rules as `process.run`.
 
     Of its output the last bytes are kept, as many as the profile's `output_bytes`, each stream; only an `output_bytes`
     of the call itself ends a program that writes more. With `stdin_open` its stdin stays open for `process.write`.
     """
 
-    argv: tuple[str, ...] = secret("argv")
-    env: Mapping[str, str] = secret("values", default_factory=dict)
-    cwd: str | None = None
-    stdin: Body = secret("body", default=b"")
-    timeout_s: float | None = None
-    limits: Limits = Limits()
-    profile: str = "default"
     stdin_open: bool = False
-
-    def check(self) -> None:
-        """Refuse what no kernel would start.
-
-        Raises:
-            InvalidCall: with the field's name.
-        """
-        found = self.complaint()
-        if found is not None:
-            raise self.refuse(*found)
-        self.require_between("timeout_s", 0.001, LONGEST_S)
 
 
 @contract
