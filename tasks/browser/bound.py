@@ -46,9 +46,8 @@ class Bound:
             PageTimedOut: if the time passed; `PoolExhausted` if it passed before a tab came free.
         """
         self.page = page
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout_at(self._ends_at(loop.time())):
+            async with self._timeout():
                 yield
         except TimeoutError:
             if self.waits_for_place:
@@ -59,21 +58,21 @@ class Bound:
     async def illustrating(self, page: Page) -> AsyncIterator[None]:
         """Take a picture of the page along with the failure of what is done inside, or when its time has passed."""
         self.page = page
-        loop = asyncio.get_running_loop()
         try:
             # A little sooner than the bound around it, whose end would dispose of the page unseen.
-            async with asyncio.timeout_at(self._ends_at(loop.time())):
+            async with self._timeout():
                 yield
         except TimeoutError:
             raise self._late(await self._moment()) from None
         except (NavigationFailed, PageTooLarge, StepFailed, ScriptFailed) as failure:
             raise await self._illustrated(failure) from None
 
-    def _ends_at(self, now: float) -> float:
+    def _timeout(self) -> asyncio.Timeout:
         if self._until is None:
+            now = asyncio.get_running_loop().time()
             self._until, self._last = now + self.timeout_s, now + self.whole_s
-            return self._until + OUTER_S
-        return self._until
+            return asyncio.timeout_at(self._until + OUTER_S)
+        return asyncio.timeout_at(self._until)
 
     def _late(self, picture: str) -> PageTimedOut:
         return PageTimedOut(self.operation, self.timeout_s, "" if self.page is None else self.page.url, picture)

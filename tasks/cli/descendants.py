@@ -4,23 +4,13 @@ A child subreaper (prctl(2)) becomes the parent of orphans among its descendants
 again and again until nothing is left, therefore reaches them all.
 """
 
-import ctypes
 import os
 import time
 from typing import Final
 
 import psutil
 
-PR_SET_CHILD_SUBREAPER: Final = 36
-"""<linux/prctl.h>"""
-
 SWEEP_BOUND_S: Final = 5.0
-
-
-def adopt_orphans() -> None:
-    """Make this process the parent of every descendant whose own parent ends."""
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 def reap() -> list[tuple[int, int]]:

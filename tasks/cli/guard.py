@@ -14,6 +14,7 @@ import click
 
 from tasks.cli import descendants
 from tasks.cli.tether import tie
+from tasks.process.launcher import kernel
 
 _FORWARDED: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 _WATCHED: Final = _FORWARDED | {signal.SIGCHLD}
@@ -29,7 +30,7 @@ def stand_guard() -> None:
         raise click.ClickException("this command needs Linux; elsewhere, start the lines of the Procfile")
     # Blocked, a signal waits for `sigwait`: none is lost between the fork and the loop.
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
-    descendants.adopt_orphans()
+    kernel.adopt_orphans()
     guard = os.getpid()
     pid = os.fork()
     if pid:

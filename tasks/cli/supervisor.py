@@ -23,6 +23,7 @@ import click
 from tasks.cli import descendants, notify
 from tasks.cli.output import Output
 from tasks.cli.program import Child, Program, ending
+from tasks.process.launcher import kernel
 
 _STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _UCRED: Final = struct.Struct("3i")
@@ -55,7 +56,7 @@ class Supervisor:
 
     def __enter__(self) -> Self:
         """Take the signals, and the orphans of the programs."""
-        descendants.adopt_orphans()
+        kernel.adopt_orphans()
         self._listen_for_readiness()
         self._wake_reader, self._wake_writer = socket.socketpair()
         for end in (self._wake_reader, self._wake_writer):

@@ -117,14 +117,6 @@ class Commons:
         found: Any = self._reach.call(lambda: self._reach.client.incr(keys.NAMES_FLUSHES))
         self.flushes = int(found)
 
-    def reachable(self) -> bool:
-        """Say whether Redis answers."""
-        try:
-            self._reach.call(self._reach.client.ping)
-        except Unreachable:
-            return False
-        return True
-
     def close(self) -> None:
         """Give the connections back."""
         self._reach.close()

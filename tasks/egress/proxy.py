@@ -160,9 +160,12 @@ class Proxy:
     def _ready(self, connection: "_Connection", sock: socket.socket, events: int) -> None:
         if connection not in self._open:
             return  # it ended in this very turn
+        was_starved = connection.starved
         try:
             if connection.moved(sock, events):
                 self._dial(connection)
+            if connection.starved and not was_starved:
+                self._starved.setdefault(connection.host, deque()).append(connection)
             self._watch(connection)
         except (OSError, Malformed, RuntimeError):  # the last where the system gives no more threads
             self._drop(connection)  # the browser sees its connection close
@@ -170,9 +173,6 @@ class Proxy:
     def _watch(self, connection: "_Connection") -> None:
         """Wait for what it waits for now; for nothing more at its end."""
         wanted = connection.waits_for()
-        if connection.starved and not connection.queued:
-            connection.queued = True
-            self._starved.setdefault(connection.host, deque()).append(connection)
         if not wanted and not connection.dialling and not connection.starved:
             self._drop(connection)
             return
@@ -195,9 +195,10 @@ class Proxy:
 
     def _feed(self) -> None:
         """Let connections that waited for bandwidth read again, in the order of their waiting, as far as it goes."""
-        for host in [*self._starved] if self._pacer is not None else ():
-            waiting = self._starved[host]
-            credit = self._pacer.credit(host) if self._pacer is not None else 0
+        if self._pacer is None:
+            return
+        for host, waiting in [*self._starved.items()]:
+            credit = self._pacer.credit(host)
             while waiting and credit > 0:
                 each = waiting.popleft()
                 credit -= TURN_BYTES
@@ -263,7 +264,7 @@ class _Connection:
         self._client = client
         self._pacer = pacer
         self.host = ""
-        self.starved = self.queued = False
+        self.starved = False
         self._server: socket.socket | None = None
         self._head = b""
         self._rest = b""
@@ -305,16 +306,17 @@ class _Connection:
             flow.step()
             return
         most, moved = self._pacer.take(self.host, CHUNK_BYTES), 0
-        self.starved = most == 0
-        if most:
-            try:
-                moved = flow.step(most)
-            finally:
-                self._pacer.give_back(self.host, most - moved)
+        if most == 0:
+            self.starved = True
+            return
+        try:
+            moved = flow.step(most)
+        finally:
+            self._pacer.give_back(self.host, most - moved)
 
     def fed(self) -> None:
         """Read again: there is bandwidth."""
-        self.starved = self.queued = False
+        self.starved = False
         self.moved_at = time.monotonic()
 
     def _read_head(self) -> bool:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from tasks.process.launcher import tree
+from tasks.process.launcher import kernel, tree
 
 MOUNTS: Final = Path("/proc/self/mountinfo")
 OWN: Final = Path("/proc/self/cgroup")
@@ -55,7 +55,7 @@ class Group:
     def join(self) -> None:
         """Put this process in. A migration may wait for an RCU grace period, some 15 ms: so it is done ahead."""
         for each in self._directories():
-            _write(each / "cgroup.procs", "0")
+            kernel.write(each / "cgroup.procs", "0")
 
     def limit(self, *, memory_bytes: int, cpu_share: float | None, processes: int | None) -> None:
         """Set the limits; the keeper's own process and what it holds come on top. `cpu_share` is of one core.
@@ -69,13 +69,13 @@ class Group:
         if "cpu" in changed:
             self._limit_cpu(None if cpu_share is None else max(1000, int(cpu_share * PERIOD_US)))
         if "pids" in changed:
-            _write(self._at["pids"] / "pids.max", _NO_LIMIT if processes is None else str(processes + 1))
+            kernel.write(self._at["pids"] / "pids.max", _NO_LIMIT if processes is None else str(processes + 1))
         self._limits = dict(wanted)
 
     def forbid_forks(self) -> None:
         """Let no member fork: what is killed then cannot be followed by another."""
         self._limits.pop("pids", None)
-        _write(self._at["pids"] / "pids.max", "0")
+        kernel.write(self._at["pids"] / "pids.max", "0")
 
     def members(self) -> list[int]:
         """Give the pids inside, as far as this process's namespace knows them."""
@@ -98,7 +98,7 @@ class Group:
         """Forget the peak; say whether the kernel can. Version 2 can since Linux 6.12 only, see cgroup-v2.rst."""
         memory = self._at["memory"]
         if self.version == "cgroup1":
-            _write(memory / "memory.max_usage_in_bytes", "0")
+            kernel.write(memory / "memory.max_usage_in_bytes", "0")
             return True
         # A write resets the peak for readers of that very descriptor alone: not for the reads above.
         return False
@@ -112,25 +112,25 @@ class Group:
     def _limit_cpu(self, quota_us: int | None) -> None:
         at = self._at["cpu"]
         if self.version == "cgroup2":
-            _write(at / "cpu.max", f"{_NO_LIMIT if quota_us is None else quota_us} {PERIOD_US}")
+            kernel.write(at / "cpu.max", f"{_NO_LIMIT if quota_us is None else quota_us} {PERIOD_US}")
         else:
-            _write(at / "cpu.cfs_quota_us", str(-1 if quota_us is None else quota_us))
+            kernel.write(at / "cpu.cfs_quota_us", str(-1 if quota_us is None else quota_us))
 
     def _limit_memory(self, memory_bytes: int) -> None:
         at, text = self._at["memory"], str(memory_bytes)
         if self.version == "cgroup2":
-            _write(at / "memory.max", text)
+            kernel.write(at / "memory.max", text)
             with suppress(OSError):  # a kernel without swap accounting
-                _write(at / "memory.swap.max", "0")
+                kernel.write(at / "memory.swap.max", "0")
             return
         # With swap may not be less than without: the order depends on which way the limit goes.
         swap = at / "memory.memsw.limit_in_bytes"
         for path in (swap, at / "memory.limit_in_bytes", swap):
             if path is swap:
                 with suppress(OSError):
-                    _write(path, text)
+                    kernel.write(path, text)
             else:
-                _write(path, text)
+                kernel.write(path, text)
 
     def _directories(self) -> list[Path]:
         return list(dict.fromkeys(self._at.values()))
@@ -174,7 +174,7 @@ class Site:
         for directory in (at.parent, at):
             missing = set(_CONTROLLERS) - set(_read(directory / "cgroup.subtree_control").split())
             if missing:
-                _write(directory / "cgroup.subtree_control", " ".join(f"+{each}" for each in sorted(missing)))
+                kernel.write(directory / "cgroup.subtree_control", " ".join(f"+{each}" for each in sorted(missing)))
 
 
 def find(name: str, wanted: str, beneath: str | None) -> "Site | None":
@@ -336,11 +336,3 @@ def _read(path: Path, default: str | None = None) -> str:
         if default is None:
             raise
         return default
-
-
-def _write(path: Path, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)

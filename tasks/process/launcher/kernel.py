@@ -58,7 +58,7 @@ def part_children() -> None:
         _check(_libc.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID))
         # user_namespaces(7): a group map needs setgroups(2) denied first.
         for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-            _write(f"/proc/self/{name}", line)
+            write(f"/proc/self/{name}", line)
 
 
 def mount_proc() -> None:
@@ -77,7 +77,12 @@ def _check(result: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _write(path: str, text: str) -> None:
+def write(path: str | os.PathLike[str], text: str) -> None:
+    """Write to a file of the kernel's in one call.
+
+    Raises:
+        OSError: as the kernel refuses it.
+    """
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())
