@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,10 +11,8 @@ import pytest
 from gaia import Gaia
 from gaia.contracts import api
 from gaia.errors import EgressDenied, LimitExceeded
-from tasks.cli.server import EmbeddedServer
-from tasks.cli.state import StateDir
 from tests.support import cluster
-from tests.support.cluster import stop
+from tests.support.cluster import Server
 from tests.support.waiting import until
 from tests.support.web import Asked, Site, reply
 
@@ -78,46 +75,16 @@ def test_limits_that_are_set_hold_in_all_running_workers_and_in_those_that_start
         seen: set[str] = set()
         until(lambda: len(seen.update(limited()) or seen) == 2, 60, what="a refusal by each worker")
         for each in running:
-            stop(each.process)
+            cluster.stop(each.process)
         with worker(fresh_url, site, tmp_path / "later.log"):
             assert kept_out(gaia, site) == 3
             gaia.limits.reset("127.0.0.1")
             until(lambda: kept_out(gaia, site) == 0, 30, what="the limit lifted")
 
 
-@contextmanager
-def embedded(directory: Path) -> Iterator["Server"]:
-    """Run a server that a test may restart."""
-    server = Server(directory)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-class Server:
-    """Valkey with its append-only file, on one port."""
-
-    def __init__(self, directory: Path) -> None:
-        state = StateDir(directory)
-        state.create()
-        self._server = EmbeddedServer(state)
-        self.url = self._server.url
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._server.argv)
-        until(self._server.answering, what="the server's answer")
-
-    def stop(self) -> None:
-        if self._process is not None:
-            stop(self._process)
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with embedded(tmp_path / "valkey") as found:
+    with cluster.server(tmp_path / "valkey") as found:
         yield found
 
 

@@ -15,13 +15,12 @@ from config import settings
 from gaia import Gaia
 from gaia.errors import CircuitOpen, LimitExceeded, Unreachable
 from gaia.store import keys
-from tasks.cli.server import EmbeddedServer, free_port
-from tasks.cli.state import StateDir
+from tasks.cli.server import free_port
 from tasks.limits.cluster import Limits
 from tasks.limits.policy import levels
 from tasks.limits.protocols import Admitted, Away, Refused
 from tasks.scope import Scope
-from tests.support.cluster import stop
+from tests.support import cluster
 from tests.support.limits_cluster import admissions, hammering, kill, most_over
 from tests.support.limits_process import HOST
 from tests.support.waiting import until
@@ -163,34 +162,28 @@ def test_with_redis_away_the_choice_made_is_what_happens(away: int) -> None:
 
 
 def test_limits_and_what_was_used_of_them_survive_a_restart_of_redis(tmp_path: Path) -> None:
-    state = StateDir(tmp_path)
-    state.create()
-    server = EmbeddedServer(state)
-    process = subprocess.Popen(server.argv)
-    limits = Limits.in_redis(server.url, settings.Limits())
-    try:
-        until(server.answering, what="the server's answer")
-        with Gaia(server.url) as gaia:
-            gaia.limits.set(HOST, rate_per_s=0.01, burst=1, failure_threshold=1, open_s=600)
-            names = levels(host=HOST)
-            assert isinstance(limits.ask(names, if_away=Away.FAIL_CLOSED), Admitted)
-            limits.failed(limits.enter(HOST, if_away=Away.FAIL_CLOSED))
-            stop(process)
-            process = subprocess.Popen(server.argv)
-            until(server.answering, what="the server's answer")
-            assert gaia.limits.get(HOST) is not None
-        fresh = Limits.in_redis(server.url, settings.Limits())
+    with cluster.server(tmp_path) as server:
+        limits = Limits.in_redis(server.url, settings.Limits())
         try:
-            assert isinstance(fresh.ask(names, if_away=Away.FAIL_CLOSED), Refused)
-            with pytest.raises(CircuitOpen):
-                fresh.enter(HOST, if_away=Away.FAIL_CLOSED)
+            with Gaia(server.url) as gaia:
+                gaia.limits.set(HOST, rate_per_s=0.01, burst=1, failure_threshold=1, open_s=600)
+                names = levels(host=HOST)
+                assert isinstance(limits.ask(names, if_away=Away.FAIL_CLOSED), Admitted)
+                limits.failed(limits.enter(HOST, if_away=Away.FAIL_CLOSED))
+                server.stop()
+                server.start()
+                assert gaia.limits.get(HOST) is not None
+            fresh = Limits.in_redis(server.url, settings.Limits())
+            try:
+                assert isinstance(fresh.ask(names, if_away=Away.FAIL_CLOSED), Refused)
+                with pytest.raises(CircuitOpen):
+                    fresh.enter(HOST, if_away=Away.FAIL_CLOSED)
+            finally:
+                fresh.close()
+            # The script cache is gone, and so is a moment of Redis: the old process finds back by itself.
+            until(lambda: isinstance(_asked(limits, names), Refused), what="an answer of the new server")
         finally:
-            fresh.close()
-        # The script cache is gone, and so is a moment of Redis: the old process finds back by itself.
-        until(lambda: isinstance(_asked(limits, names), Refused), what="an answer of the new server")
-    finally:
-        limits.close()
-        stop(process)
+            limits.close()
 
 
 def _asked(limits: Limits, names: tuple[str, ...]) -> Admitted | Refused | None:

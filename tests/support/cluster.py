@@ -21,15 +21,45 @@ ROOT = Path(__file__).parents[2]
 @contextmanager
 def valkey(directory: Path) -> Iterator[str]:
     """Run a server with its data in a directory; give its URL, password included."""
-    state = StateDir(directory)
-    state.create()
-    server = EmbeddedServer(state)
-    process = subprocess.Popen(server.argv)
+    with server(directory) as found:
+        yield found.url
+
+
+@contextmanager
+def server(directory: Path) -> Iterator["Server"]:
+    """Run a server that a test may stop, kill and start again."""
+    found = Server(directory)
+    found.start()
     try:
-        until(server.answering, what="the Redis server's answer")
-        yield server.url
+        yield found
     finally:
-        stop(process)
+        found.stop()
+
+
+class Server:
+    """Valkey with its data in a directory, on one port."""
+
+    def __init__(self, directory: Path) -> None:
+        state = StateDir(directory)
+        state.create()
+        self._server = EmbeddedServer(state)
+        self.url = self._server.url
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._server.argv)
+        until(self._server.answering, what="the Redis server's answer")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            stop(self._process)
+            self._process = None
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
 
 
 class Worker:

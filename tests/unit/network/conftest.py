@@ -1,6 +1,5 @@
 """A name server, sites, and services that reach them."""
 
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -56,19 +55,3 @@ def make() -> Iterator[Make]:
             return service
 
         yield made
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give one file with a key and a certificate for the name localhost, signed by itself."""
-    folder = tmp_path_factory.mktemp("tls")
-    key, signed, both = folder / "key.pem", folder / "certificate.pem", folder / "both.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    command += ["-keyout", str(key), "-out", str(signed)]
-    try:
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-    except FileNotFoundError:
-        pytest.skip("openssl is not installed: no certificate, so nothing about TLS was tested")
-    both.write_bytes(key.read_bytes() + signed.read_bytes())
-    return both

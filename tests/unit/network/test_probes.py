@@ -22,12 +22,6 @@ HERE = ("127.0.0.1/32",)
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
-    with Site() as server:
-        yield server
-
-
-@pytest.fixture
 def secure(certificate: Path) -> Iterator[Site]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)

@@ -14,6 +14,7 @@ from config import programs
 from tasks.process.service import ProcessService
 from tasks.roots.roots import Roots
 from tasks.runtime.identity import Identity
+from tests.unit.process.modes import MODES, Mode, identify, require
 
 MakeService = Callable[..., ProcessService]
 PROGRAMS = (sys.executable, "/bin/sh", "/bin/cat", "/bin/sleep", "/usr/bin/env", "/usr/bin/yes", "/bin/pwd")
@@ -101,3 +102,10 @@ def wait_until() -> Callable[[Callable[[], object]], None]:
         pytest.fail("the condition never held")
 
     return wait
+
+
+@pytest.fixture(params=MODES, ids=identify)
+def mode(request: pytest.FixtureRequest) -> Mode:
+    found: Mode = request.param
+    require(found)
+    return found

@@ -21,15 +21,8 @@ from tasks.scope import Scope
 from tests.support.cluster import ROOT
 from tests.support.waiting import until
 from tests.torture import processes
-from tests.unit.process.modes import MODES, Mode, identify, require
+from tests.unit.process.modes import Mode
 from tests.unit.process.running import Bearers, MakeService, shell
-
-
-@pytest.fixture(params=MODES, ids=identify)
-def mode(request: pytest.FixtureRequest) -> Mode:
-    found: Mode = request.param
-    require(found)
-    return found
 
 
 @pytest.fixture

@@ -10,17 +10,10 @@ import pytest
 
 from gaia.contracts import process
 from tasks.process.service import ProcessService
-from tests.unit.process.modes import MODES, Mode, identify, require
+from tests.unit.process.modes import Mode
 from tests.unit.process.running import Bearers, MakeService, WaitUntil, python, shell
 
 LIMITS = process.Limits(memory_bytes=48 << 20, processes=24, output_bytes=100_000)
-
-
-@pytest.fixture(params=MODES, ids=identify)
-def mode(request: pytest.FixtureRequest) -> Mode:
-    found: Mode = request.param
-    require(found)
-    return found
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
@@ -15,8 +14,8 @@ import redis
 
 from gaia.store import keys
 from gaia.store.results import Meta, Waiter, parse
-from tasks.cli.server import EmbeddedServer
-from tasks.cli.state import StateDir
+from tests.support import cluster
+from tests.support.cluster import Server
 from tests.support.waiting import until
 
 
@@ -47,33 +46,10 @@ def waiter(redis_url: str) -> Iterator[Waiter]:
     assert not threads()
 
 
-class Server:
-    """A server of its own that can be killed and started again on its data."""
-
-    def __init__(self, directory: Path) -> None:
-        state = StateDir(directory)
-        state.create()
-        self._server = EmbeddedServer(state)
-        self.url = self._server.url
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._server.argv)
-        until(self._server.answering, what="the Redis server's answer")
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    found = Server(tmp_path)
-    found.start()
-    yield found
-    found.kill()
+    with cluster.server(tmp_path) as found:
+        yield found
 
 
 # --- what is stored
