@@ -19,12 +19,8 @@ import redis
 from redis.exceptions import RedisError
 
 from gaia.store import cancel, keys
+from tasks.delivery import news
 from tasks.scope import CancelToken
-
-RECONNECT_S: Final = 0.5
-POLL_S: Final = 1.0
-SILENCE_S: Final = 9.0
-"""A subscription that answers no PING for so long is half open, and made anew."""
 
 REMEMBERED: Final = 10_000
 """Announcements kept for calls that were fetched and not yet entered: far more than any worker fetches ahead."""
@@ -124,39 +120,20 @@ class Running:
                 log.exception("a cancelled call could not be woken")
 
     def _listen(self) -> None:
-        while not self._closed.is_set():
-            try:
-                self._follow()
-            except (RedisError, OSError):
-                self._closed.wait(RECONNECT_S)
-            except Exception:
-                # Without this thread no call that runs would hear of its cancellation any more.
-                log.exception("listening for cancellations failed")
-                self._closed.wait(RECONNECT_S)
-            finally:
-                with self._lock:
-                    self._connected_at = None
+        news.persist(self._follow, self._closed, "cancellations")
 
     def _follow(self) -> None:
-        with self._client.pubsub() as pubsub:  # type: ignore[no-untyped-call]  # redis-py
-            pubsub.subscribe(keys.CANCEL_CHANNEL)
-            heard_at = pinged_at = time.monotonic()
-            while not self._closed.is_set():
-                message = pubsub.get_message(timeout=POLL_S)
-                now = time.monotonic()
-                if message is None:
-                    # redis-py's own health check sends a PING and does not miss the answer.
-                    if now - heard_at > SILENCE_S:
-                        raise redis.ConnectionError("no answer to PING")
-                    if now - pinged_at > SILENCE_S / 3:
-                        pubsub.ping()
-                        pinged_at = now
-                    continue
-                heard_at = now
-                if message["type"] == "subscribe":
-                    self._connected()
-                elif message["type"] == "message":
-                    self._hear(message["data"].decode("ascii", "replace"))
+        try:
+            with self._client.pubsub() as pubsub:  # type: ignore[no-untyped-call]  # redis-py
+                pubsub.subscribe(keys.CANCEL_CHANNEL)
+                for message in news.heard(pubsub, self._closed):
+                    if message["type"] == "subscribe":
+                        self._connected()
+                    elif message["type"] == "message":
+                        self._hear(message["data"].decode("ascii", "replace"))
+        finally:
+            with self._lock:
+                self._connected_at = None
 
     def _connected(self) -> None:
         with self._lock:

@@ -7,7 +7,6 @@ their heartbeats; an answer is bounded in time and size, and no redirect is foll
 import json
 import logging
 import socket
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 
 from gaia.store.nodes import Node
 from tasks.monitor.series import Book
+from tasks.monitor.thread import Thread
 from tasks.runtime.pages import Page
 
 ROUND_S: Final = 5.0
@@ -42,11 +42,12 @@ class Report:
     subsystems: dict[str, Any] = field(default_factory=dict)
 
 
-class Neighbours:
+class Neighbours(Thread):
     """Asks every worker that can be reached how it is. `reports` are those of the last round."""
 
     def __init__(self, nodes: Callable[[], Sequence[Node]], token: str | None, book: Book) -> None:
         """Ask those that `nodes` gives."""
+        super().__init__("gaia-rounds", leave_s=HEALTH_BOUND_S)
         self._nodes = nodes
         self._token = token
         self._book = book
@@ -55,24 +56,13 @@ class Neighbours:
             "gaia_subsystem_workers", "Workers of a subsystem, by how it is there.", "subsystem", "status"
         )
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gaia-neighbour")
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._live, name="gaia-rounds", daemon=True)
         self.reports: tuple[Report, ...] = ()
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def alive(self) -> bool:
-        """Say whether the thread lives."""
-        return self._thread.is_alive()
 
     def close(self) -> None:
         """End; within about the bound of an answer."""
         self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        if self._thread.is_alive():
-            self._thread.join(HEALTH_BOUND_S)
+        super().close()
 
     def known(self) -> list[Node]:
         """Give the workers whose pages can be reached from here."""

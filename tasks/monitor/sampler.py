@@ -5,7 +5,6 @@ that is fetched next was submitted; of messages that do not say, by how long it 
 """
 
 import logging
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,6 +20,7 @@ from gaia.store.nodes import Node, Nodes
 from gaia.store.scripts import text
 from tasks.monitor.calls import Calls, host_of
 from tasks.monitor.series import Book
+from tasks.monitor.thread import Thread
 from tasks.scope import Clock
 
 REPLY_BOUND_S: Final = 3.0
@@ -55,11 +55,12 @@ class Sample:
         return found
 
 
-class Sampler:
+class Sampler(Thread):
     """Looks until it is closed; `latest` is the last sample."""
 
     def __init__(self, url: str, settings: Monitor, calls: Calls, book: Book, clock: Clock | None = None) -> None:
         """Look at the Redis at `url`."""
+        super().__init__("gaia-sample", leave_s=3 * REPLY_BOUND_S)
         self._client = connect(url, reply_timeout_s=REPLY_BOUND_S, connect_timeout_s=REPLY_BOUND_S, retries=0)
         self._script = self._client.register_script(text("tasks.monitor", "sample"))
         self._nodes = Nodes(self._client, url)
@@ -69,24 +70,12 @@ class Sampler:
         self._queues = tuple(dict.fromkeys((*wire.QUEUES, *settings.queues)))
         self._gauges = _Gauges(book)
         self._first_seen: dict[str, tuple[str, float]] = {}
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._live, name="gaia-sample", daemon=True)
         self._began_at = self._clock.monotonic()
         self.latest: Sample | None = None
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def alive(self) -> bool:
-        """Say whether the thread lives."""
-        return self._thread.is_alive()
-
     def close(self) -> None:
         """End; within about the bound of a reply."""
-        self._closed.set()
-        if self._thread.is_alive():
-            self._thread.join(3 * REPLY_BOUND_S)
+        super().close()
         self._client.close()
 
     def age_s(self) -> float:
