@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 
 from gaia import Gaia
 from gaia.contracts import api
-from gaia.errors import EgressDenied, LimitExceeded
+from gaia.errors import CircuitOpen, EgressDenied, LimitExceeded
 from tests.support import cluster
 from tests.support.cluster import Server
 from tests.support.waiting import until
@@ -104,15 +104,31 @@ def test_limits_and_what_was_used_of_them_survive_a_restart_of_the_server(
         assert len(site.asked) == asked
 
 
-def test_a_request_under_way_as_the_server_goes_away_ends_well_and_its_hop_asks_nobody(
+def test_a_circuit_that_is_open_stays_open_over_a_restart_of_the_server(
     server: Server, site: Site, tmp_path: Path
 ) -> None:
-    def leave(asked: Asked, _: object) -> bytes:
+    site.routes |= {"/a": reply(), "/bad": reply(b"", 500)}
+    with Gaia(server.url) as gaia, worker(server.url, site, tmp_path / "worker.log"):
+        gaia.limits.set("127.0.0.1", failure_threshold=1, open_s=600)
+        assert gaia.submit(api.Request(url=site.url("/bad"), retry=ONCE)).get(timeout=60).status == 500
         server.stop()
+        server.start()
+        gaia.submit(api.Stats()).get(timeout=60)  # the worker is back
+        with pytest.raises(CircuitOpen):
+            gaia.submit(api.Request(url=site.url("/a"), retry=ONCE), deadline=2, expires=30).get(timeout=60)
+        assert [each.target for each in site.asked] == ["/bad"]
+
+
+@pytest.mark.parametrize(("away", "back"), [(Server.stop, Server.start), (Server.hang, Server.go_on)])
+def test_a_request_under_way_as_the_server_goes_away_or_hangs_ends_well_and_its_hop_asks_nobody(
+    server: Server, site: Site, tmp_path: Path, away: Callable[[Server], None], back: Callable[[Server], None]
+) -> None:
+    def leave(asked: Asked, _: object) -> bytes:
+        away(server)
         return reply(b"", 302, "Location: /b")
 
     def come_back(asked: Asked, _: object) -> bytes:
-        server.start()
+        back(server)
         return reply(b"here")
 
     site.routes |= {"/a": leave, "/b": come_back}

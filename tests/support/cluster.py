@@ -52,8 +52,18 @@ class Server:
 
     def stop(self) -> None:
         if self._process is not None:
+            self.go_on()
             stop(self._process)
             self._process = None
+
+    def hang(self) -> None:
+        """Answer nothing and close nothing, until `go_on`."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         if self._process is not None:
