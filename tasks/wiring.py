@@ -44,7 +44,7 @@ from gaia.store.results import parse
 from tasks import metrics
 from tasks.broker.holder import holding
 from tasks.delivery.running import Running
-from tasks.runtime import identity, services
+from tasks.runtime import identity
 from tasks.runtime.express import ENDED
 from tasks.runtime.logs import working_on
 from tasks.runtime.progress import Reporter
@@ -70,8 +70,6 @@ class Handler:
 
 HANDLERS: Final[dict[str, Handler]] = {}
 """Operation name to handler, filled as the subsystems' `tasks` modules are imported."""
-
-once = services.once
 
 
 def handles(contract: type[C]) -> Callable[[Callable[[C, Scope], Any]], Callable[[C, Scope], Any]]:

@@ -11,7 +11,7 @@ from tasks.api.gate import OPEN
 from tasks.api.transfer import MOST_CHUNK_BYTES, Pace, Starved
 from tasks.limits.cluster import Limits
 from tasks.limits.protocols import Refused
-from tasks.limits.throttle import CHUNK_S
+from tasks.limits.throttle import Throttle
 from tasks.scope import Clock
 
 LEAST_CHUNK_BYTES: Final = 1024
@@ -41,9 +41,7 @@ class Feeding:
         known = self._paces.get(names)
         if known is not None and known[0] is buckets:  # the policy is the same
             return known[1]
-        slowest = min((each.rate_per_s for each in buckets if not each.shadow), default=inf)
-        chunk = MOST_CHUNK_BYTES if slowest == inf else int(slowest * CHUNK_S)
-        size = max(LEAST_CHUNK_BYTES, min(MOST_CHUNK_BYTES, chunk))
+        size = max(LEAST_CHUNK_BYTES, Throttle(self._limits, names, if_away=OPEN).most_bytes(MOST_CHUNK_BYTES))
         found = Pace(partial(self._limits.leased_bytes, names), self._tell, size)
         self._paces[names] = (buckets, found)
         return found

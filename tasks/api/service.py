@@ -34,7 +34,7 @@ from tasks.api.tally import Tally
 from tasks.api.verdict import Verdict
 from tasks.egress.gateway import Gateway
 from tasks.limits.cluster import Limits
-from tasks.limits.throttle import CHUNK_S, Throttle
+from tasks.limits.throttle import Throttle
 from tasks.scope import Scope
 
 LOOK_UPS: Final = 32
@@ -205,8 +205,7 @@ class ApiService:
         if not self._limits.policy.bandwidths(names):
             return room
         throttle = Throttle(self._limits, names, if_away=OPEN)
-        chunk_bytes = max(1, int(min(CHUNK_BYTES, throttle.rate_per_s() * CHUNK_S)))
-        return replace(room, pace=partial(throttle.pace, scope), chunk_bytes=chunk_bytes)
+        return replace(room, pace=partial(throttle.pace, scope), chunk_bytes=throttle.most_bytes(CHUNK_BYTES))
 
     def _exchanged(
         self, sent: Outgoing, fields: dict[str, str], bounds: Bounds, route: tuple[bool, Proxy | None], room: Room

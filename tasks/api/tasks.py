@@ -11,8 +11,9 @@ from tasks.artifacts import keeping
 from tasks.egress.gateway import Gateway
 from tasks.limits import cluster
 from tasks.runtime import identity
+from tasks.runtime.services import once
 from tasks.scope import Scope
-from tasks.wiring import handles, once
+from tasks.wiring import handles
 
 limits = once(cluster.limits)
 

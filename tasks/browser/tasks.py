@@ -16,8 +16,9 @@ from tasks.limits.policy import levels
 from tasks.limits.protocols import Away
 from tasks.limits.throttle import Throttle
 from tasks.runtime import identity
+from tasks.runtime.services import once
 from tasks.scope import Scope
-from tasks.wiring import handles, once
+from tasks.wiring import handles
 
 
 @once

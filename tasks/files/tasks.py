@@ -12,8 +12,9 @@ from tasks.files.whereabouts import holders
 from tasks.limits import cluster
 from tasks.roots.roots import Roots
 from tasks.runtime import identity
+from tasks.runtime.services import once
 from tasks.scope import Scope
-from tasks.wiring import handles, once
+from tasks.wiring import handles
 
 
 @once

@@ -45,6 +45,11 @@ class Throttle:
         found = self._limits.policy.bandwidths(self._names)
         return min((each.rate_per_s for each in found if not each.shadow), default=inf)
 
+    def most_bytes(self, wanted_bytes: int) -> int:
+        """Give how many of `wanted_bytes` may be one chunk: 50 ms of the slowest level, 1 at least."""
+        rate_per_s = self.rate_per_s()
+        return wanted_bytes if rate_per_s == inf else max(1, min(wanted_bytes, int(rate_per_s * CHUNK_S)))
+
     def ask(self, wanted_bytes: int, now: float) -> Granted:
         """Ask whether some of `wanted_bytes` (at least 1) may move; `now` is monotonic time.
 
@@ -57,7 +62,7 @@ class Throttle:
         """
         if now < self._due_at:
             return Granted(0, self._due_at)
-        most = self._most(wanted_bytes)
+        most = self.most_bytes(wanted_bytes)
         found = self._limits.take(self._names, most, if_away=self._if_away)
         if isinstance(found, Refused):
             return Granted(0, now + found.retry_after_s)
@@ -74,7 +79,7 @@ class Throttle:
             Unreachable: Redis did not answer, and `if_away` is `FAIL_CLOSED`.
         """
         scope.check()
-        most = self._most(wanted_bytes)
+        most = self.most_bytes(wanted_bytes)
         pause_s = min(self._due_at - scope.clock.monotonic(), PAUSE_S, scope.remaining_s(), longest_s)
         if pause_s > 0:
             scope.cancelled.wait(pause_s)
@@ -103,10 +108,6 @@ class Throttle:
             if left_s < 0:
                 raise LimitExceeded(f"bytes:{self._names[-1]}", round(left / self.rate_per_s(), 6))
             left -= self.leave(scope, left, longest_s=left_s)
-
-    def _most(self, wanted_bytes: int) -> int:
-        rate_per_s = self.rate_per_s()
-        return wanted_bytes if rate_per_s == inf else max(1, min(wanted_bytes, int(rate_per_s * CHUNK_S)))
 
     def _at_once_bytes(self) -> float:
         found = self._limits.policy.bandwidths(self._names)

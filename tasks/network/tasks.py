@@ -8,8 +8,9 @@ from tasks.egress.gateway import Gateway
 from tasks.limits import cluster
 from tasks.network.service import NetworkService
 from tasks.runtime import identity
+from tasks.runtime.services import once
 from tasks.scope import Scope
-from tasks.wiring import handles, once
+from tasks.wiring import handles
 
 
 @once

@@ -16,8 +16,9 @@ from tasks.process.service import ProcessService
 from tasks.roots.roots import Roots
 from tasks.runtime import identity
 from tasks.runtime.entrusted import Entrusted
+from tasks.runtime.services import once
 from tasks.scope import Scope
-from tasks.wiring import handles, once
+from tasks.wiring import handles
 
 LASTING_S: Final = 60
 """Bodies outlive the results that name them, and calls that a worker answers at its end, that end."""

@@ -14,8 +14,9 @@ from gaia.contracts.base import Call, Result, RetryPolicy, contract, secret
 from gaia.errors import ConnectFailed, TimedOut
 from tasks.broker.channel import Fetching
 from tasks.runtime import identity
+from tasks.runtime.services import once
 from tasks.scope import Later, Scope
-from tasks.wiring import handles, once
+from tasks.wiring import handles
 
 
 @contract
