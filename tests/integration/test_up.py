@@ -76,13 +76,17 @@ class Up:
     def below(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def command_lines(self) -> list[tuple[psutil.Process, list[str]]]:
+        """Every process below and its command line; one that ends meanwhile has none any more."""
+        found = []
+        for each in self.below():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append((each, each.cmdline()))
+        return found
+
     def program(self, ending: str) -> psutil.Process | None:
         """The process whose command line ends so."""
-        for each in self.below():
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                if " ".join(each.cmdline()).rstrip().endswith(ending):
-                    return each
-        return None
+        return next((each for each, line in self.command_lines() if " ".join(line).rstrip().endswith(ending)), None)
 
 
 def running(found: list[psutil.Process]) -> list[psutil.Process]:
@@ -146,9 +150,9 @@ def test_env_is_a_shell_line_that_leads_a_producer_to_the_workers(up: Up) -> Non
 
 def test_the_password_is_on_no_command_line_and_in_no_output(up: Up) -> None:
     password = (up.state / "redis-password").read_text()
-    lines = [line for each in up.below() for line in each.cmdline()]
-    assert len(up.below()) >= 9  # the supervisor, Redis, five workers, Flower, the monitor
-    assert not any(password in line for line in lines)
+    lines = [line for _, line in up.command_lines()]
+    assert len(lines) >= 9  # the supervisor, Redis, five workers, Flower, the monitor
+    assert not any(password in word for line in lines for word in line)
     assert password not in up.said()
 
 
