@@ -59,6 +59,8 @@ SHORTEST_PART: Final = 8
 """A shorter part of a secret is not struck for itself: `path` of `id=<session>; path=/`."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>]+")
+_OPEN_URL = re.compile(r"[a-z]{1,16}://[A-Za-z0-9.-]+(:[1-9][0-9]{0,3}|:[1-5][0-9]{4})?(/[A-Za-z0-9._~/-]*)?")
+"""A URL that has nothing but a host and a path of plain letters: nothing of it can be secret."""
 _PARAMETER = re.compile(r"(?P<name>[?&;#][^?&;#=]*=)(?P<value>[^&;#]*)")
 _OPTION = re.compile(r"(?P<name>--?[\w.-]+|\w+)=(?P<value>.*)", re.DOTALL)
 
@@ -212,6 +214,8 @@ def _hide_within(item: object) -> object:
 def _hide_url(value: object) -> object:
     if not isinstance(value, str):
         return MASK
+    if _OPEN_URL.fullmatch(value):
+        return value
     parts = _split(value)
     if parts is None:
         return MASK

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, quote_plus, unquote
 
@@ -10,6 +11,9 @@ MASK: Final = "***"
 
 SHORTEST_SECRET: Final = 4
 """Striking shorter strings from a text would garble it and hide nothing."""
+
+LONGEST_NAME: Final = 64
+"""Of a name that is remembered; the same few come again and again."""
 
 _SENSITIVE = re.compile(
     r"auth|cookie|token|secret|pwd|pass(w|phrase|code|key|$|[-_.])|(api|access|account|shared|master|signing)[-_]?key"
@@ -36,6 +40,9 @@ _ASSIGNED = re.compile(
 )
 _PATTERNS: Final = (_SCHEME, _COOKIE, _ASSIGNED)
 
+_WORDS = re.compile(r"bearer|basic|digest|negotiate|authoriz|cookie|pass|pwd|secret|token|key", re.IGNORECASE)
+"""None of these patterns matches where none of these words stands, and most texts hold none."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_.~-]+")
 """What every encoding leaves as it is."""
 
@@ -45,6 +52,11 @@ _URL_SAFE: Final = ("", "/", "!#$%&'()*+,/:;=?@[]~")
 
 def sounds_secret(name: str) -> bool:
     """Say whether a header, parameter, option or variable of that name is treated as secret."""
+    return _known_to_be_secret(name) if len(name) <= LONGEST_NAME else _SENSITIVE.search(name) is not None
+
+
+@lru_cache(512)
+def _known_to_be_secret(name: str) -> bool:
     return _SENSITIVE.search(name) is not None
 
 
@@ -59,9 +71,11 @@ class Scrubber:
         """Give the text without secrets."""
         for each in self._known:
             text = text.replace(each, MASK)
-        text = _USER_INFO.sub(MASK + "@", text)
-        text = _PARAMETER.sub(hide_parameter, text)
-        for pattern in _PATTERNS:
+        if "@" in text:
+            text = _USER_INFO.sub(MASK + "@", text)
+        if "=" in text:
+            text = _PARAMETER.sub(hide_parameter, text)
+        for pattern in _PATTERNS if _WORDS.search(text) else ():
             text = pattern.sub(rf"\g<name>{MASK}", text)
         return text
 
