@@ -40,6 +40,7 @@ SUBSYSTEMS = (api_tasks, files_tasks, browser_tasks, process_tasks, network_task
 
 
 BACKEND = "tasks.broker.backend:Backend"
+EVENTS = "tasks.broker.events:Dispatcher"
 
 BODY_MARGIN_S: Final = 60
 """A result's large bodies are stored before it and outlive it."""
@@ -54,6 +55,7 @@ def build(settings: Settings) -> Celery:
         found.loader.override_backends = {"redis": BACKEND, "rediss": BACKEND}
     result_url = settings.result_url or settings.redis_url
     broker, results = connect(settings.redis_url), connect(result_url)
+    found.events.dispatcher_cls = EVENTS
     running = Running(broker)
     holder.configure(
         deadline_s=settings.worker.deadline_s, delivery_cap=settings.worker.delivery_cap, on_lost=running.lose

@@ -5,7 +5,6 @@ them runs a call again whose result is known. Here the result waits for the ackn
 call of the next turn, checked against the lease: a holder whose lease lapsed can neither commit nor store.
 """
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +13,7 @@ from celery.backends.redis import RedisBackend
 
 from gaia import wire
 from gaia.store import keys
+from tasks.broker import jsontext
 from tasks.broker.holder import holding
 
 
@@ -44,7 +44,7 @@ class Backend(RedisBackend):
     def succeed(self, tag: str, headers: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
         """Let the result of a plain message, given as its JSON object, wait for the message's commit.
 
-        The stored text is the one that Celery would write. False if the message is not held here, or if results are
+        The stored text says what Celery's would say. False if the message is not held here, or if results are
         to be stored in another form than JSON.
         """
         holder = holding(tag)
@@ -62,7 +62,7 @@ class Backend(RedisBackend):
         if headers.get("parent_id"):
             meta["parent_id"] = headers["parent_id"]
         meta["task_id"] = headers["id"]
-        return holder.result(tag, self._key(headers["id"]), json.dumps(meta), self._kept_s(keyed=keyed))
+        return holder.result(tag, self._key(headers["id"]), jsontext.dumps(meta), self._kept_s(keyed=keyed))
 
     def _key(self, task_id: str) -> str:
         key = self.get_key_for_task(task_id)

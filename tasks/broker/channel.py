@@ -10,7 +10,6 @@ The fetch connection is always in one of these states, owned by the loop's threa
 What is held outlives the channel, in the process's `Holder`.
 """
 
-import json
 import logging
 import select
 import time
@@ -27,6 +26,8 @@ from redis.exceptions import NoScriptError, ResponseError
 from gaia import wire
 from gaia.store import keys
 from tasks import metrics
+from tasks.broker import jsontext
+from tasks.broker.events import Announcing
 from tasks.broker.holder import Holder, holder
 from tasks.broker.keeper import LEASE_S, Commit, Keeper, held_keys, turn_arguments
 from tasks.broker.qos import QoS
@@ -58,7 +59,7 @@ SUSPECT_PAUSE_S: Final = 1.0
 """A suspect waits so long in Redis while another one runs here."""
 
 
-class Fetching(Base):
+class Fetching(Announcing, Base):
     """What makes a kombu Redis channel lease its messages; mixed into the plain and the Sentinel channel."""
 
     # kombu's own, typed: the connection while a reply is due, and since when.
@@ -269,7 +270,7 @@ class Fetching(Base):
         queue, name = self._names[queue_number], tag.decode()
         try:
             # Plain JSON: kombu's own reader builds what a message asks for, and raises what that raises.
-            message = json.loads(item.decode("utf-8", "surrogatepass"))
+            message = jsontext.loads(item)
             flaw = flaw_of(message)
         except Exception:  # noqa: BLE001 - whatever is wrong with one message, the worker goes on
             message, flaw = None, "it is no JSON"

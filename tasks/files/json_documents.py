@@ -1,6 +1,6 @@
 """JSON documents of any size.
 
-Small ones are parsed as a whole by orjson. Of a large array the elements are decoded one after the other from a window
+Small ones are parsed as a whole by msgspec. Of a large array the elements are decoded one after the other from a window
 of the file, so that a page costs what it holds, wherever it begins. In any other large document the parser's events
 (ijson) are followed to what the query names; a later page then reads what is before it again.
 """
@@ -13,7 +13,7 @@ from itertools import count, islice
 from typing import Any, BinaryIO, Final, NoReturn
 
 import ijson
-import orjson
+import msgspec
 from ijson.common import ObjectBuilder
 
 from gaia.contracts import files
@@ -23,6 +23,8 @@ from tasks.files.queries import EACH, Query, missing, one
 DEFAULT_LIMIT: Final = 1000
 EVENT_BYTES: Final = 16
 """What an event counts for in the size of a value, beside its text."""
+
+_decode: Final = msgspec.json.Decoder().decode
 
 _BLANK: Final = frozenset(" \t\r\n")
 _BLANKS: Final = re.compile(r"[ \t\r\n]*")
@@ -54,9 +56,11 @@ def loads(body: bytes, document: Document) -> Any:
         BadDocument
     """
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as failure:
+        return _decode(body)
+    except msgspec.DecodeError as failure:
         raise document.refuse(f"is no JSON: {failure}") from None
+    except RecursionError:
+        raise document.refuse("is nested too deeply") from None
 
 
 # --- small

@@ -14,7 +14,6 @@ no expiry, no stamp, no rate limit, and nobody connected to Celery's signals. A 
 (`Retry`, `Reject`, an error) is handed to Celery's tracer with what it ended in, so that there is one way to fail.
 """
 
-import json
 import logging
 import os
 import time
@@ -28,6 +27,7 @@ from celery.worker import state, strategy
 from kombu.utils.encoding import safe_repr, safe_str
 
 from gaia.errors import InternalError
+from tasks.broker import jsontext
 from tasks.broker.backend import Backend
 from tasks.broker.channel import Fetching
 from tasks.runtime.pool import Pool
@@ -115,7 +115,7 @@ def _fields(message: dict[str, Any]) -> dict[str, Any] | None:
     given = text[len(_BEFORE) : -len(_AFTER)]
     if given == "{}":
         return {}
-    fields = json.loads(given)
+    fields = jsontext.loads(given)
     return fields if type(fields) is dict else None
 
 
@@ -152,6 +152,7 @@ class ExpressRequest(RedactedRequest):
         self.id: str = headers["id"]
         self._type = self.name = headers["task"]
         self.tag: str = properties["delivery_tag"]
+        self._shown_as: str | None = None
         self._is_read = False
 
     def __getattr__(self, name: str) -> Any:
@@ -313,4 +314,6 @@ class ExpressRequest(RedactedRequest):
             log.warning("an event could not be sent: %s", type(failure).__name__)
 
     def _shown(self) -> str:
-        return shown(self._type, self._fields)
+        if self._shown_as is None:
+            self._shown_as = shown(self._type, self._fields)
+        return self._shown_as

@@ -101,6 +101,13 @@ def test_a_byte_order_mark_and_blanks_are_passed_over(door: Door, way: str) -> N
     assert all_of(door, lambda cursor: files.ParseJson(path, "item", limit=1, cursor=cursor)) == [1, 2, 3]
 
 
+def test_numbers_keep_every_digit_that_json_has(door: Door, way: str) -> None:
+    numbers = [2**64, -(2**63) - 1, 10**400, 0.1, 1e22, -0.0]
+    path = put(door, json.dumps(numbers).encode())
+    found = all_of(door, lambda cursor: files.ParseJson(path, "item", limit=2, cursor=cursor))
+    assert [repr(each) for each in found] == [repr(each) for each in numbers]
+
+
 @pytest.mark.parametrize(
     "body",
     [
