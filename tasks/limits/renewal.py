@@ -4,11 +4,11 @@ One daemon thread, started with the first lease. A lease is renewed three times 
 renews none, so its slots are free when their time is over. A lease that cannot be renewed any more is lost: its holder
 finds out by `Held.check` and has to end.
 
-What a holder is done with lingers for 50 ms: the next request of this process for the same slots has it without a call
-of Redis. So that one busy process cannot keep others out, a lease is handed over for two seconds at most once half of
-the slots of a level are in use, as of the last call, and every renewal is one. A process that asks for the same slots
-again and again takes them ahead: twice as many as the last time, up to 64, never more than a fourth of what is free;
-those that nobody wants linger, too.
+What a holder is done with lingers for 200 ms: the next request of this process for the same slots has it without a
+call of Redis. So that one busy process cannot keep others out, it lingers for 50 ms, and a lease is handed over for
+two seconds at most, once half of the slots of a level are in use, as of the last call, and every renewal is one. A
+process that asks for the same slots again and again takes them ahead: twice as many as the last time, up to 64, never
+more than a fourth of what is free; those that nobody wants linger, too.
 
 Leases of the same slots are taken, renewed and given back together, so a request costs far less than a call.
 """
@@ -30,7 +30,8 @@ from tasks.scope import Clock
 PER_LIFE: Final = 3
 CLOSE_S: Final = 2.0
 
-LINGER_S: Final = 0.05
+LINGER_S: Final = 0.2
+CROWDED_LINGER_S: Final = 0.05
 HANDED_OVER_S: Final = 2.0
 
 SOON_S: Final = 1.0
@@ -72,6 +73,10 @@ class _Stack:
     is_crowded: bool = False
     closed_until: float = -inf
     refused: Refused | None = None
+
+    @property
+    def linger_s(self) -> float:
+        return CROWDED_LINGER_S if self.is_crowded else LINGER_S
 
 
 class Renewal:
@@ -139,7 +144,7 @@ class Renewal:
             stack = self._stack(first.lease.slots)
             stack.is_crowded = _is_crowded(first.lease.slots, first.lease.used)
             for each in ahead:
-                each.idle_until = now + LINGER_S
+                each.idle_until = now + stack.linger_s
             stack.idle += ahead
             stack.lent += 1
             self._held.update((first, *ahead))
@@ -173,7 +178,7 @@ class Renewal:
                 keeps = False
             else:
                 # Those that are over go back together, by the thread: at once, but with whatever else is over then.
-                keeps, held.idle_until = True, now + LINGER_S if recent else now
+                keeps, held.idle_until = True, now + stack.linger_s if recent else now
                 (stack.idle if recent else self._over).append(held)
                 if held.idle_until < self._wakes_at:
                     self._changed.notify()

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.limits.memory import MemoryLeases
 from tasks.limits.protocols import Away, Lease, Refused, Slots
-from tasks.limits.renewal import HANDED_OVER_S, LINGER_S, SOON_S, Renewal
+from tasks.limits.renewal import CROWDED_LINGER_S, HANDED_OVER_S, LINGER_S, SOON_S, Renewal
 from tests.support.limits import HeldTime
 from tests.support.waiting import until
 
@@ -21,8 +21,8 @@ class Field:
         self.leases = MemoryLeases(self.time.clock())
         self.renewal = Renewal(self.leases, self.time.clock())
 
-    def lease(self) -> Lease:
-        found = self.leases.acquire(SLOTS, if_away=Away.FAIL_CLOSED)
+    def lease(self, slots: tuple[Slots, ...] = SLOTS) -> Lease:
+        found = self.leases.acquire(slots, if_away=Away.FAIL_CLOSED)
         assert isinstance(found, Lease)
         return found
 
@@ -46,14 +46,18 @@ def test_the_next_request_has_the_lease_of_the_last(field: Field) -> None:
     assert field.renewal.take(SLOTS, 10.0) is None
 
 
-def test_what_nobody_takes_is_given_back(field: Field) -> None:
-    field.renewal.linger(field.renewal.keep(field.lease()))
-    field.time.advance(LINGER_S / 2)
+@pytest.mark.parametrize(("limit", "linger_s"), [(1, CROWDED_LINGER_S), (10, LINGER_S)])
+def test_what_nobody_takes_is_given_back_sooner_where_slots_are_scarce(
+    field: Field, limit: int, linger_s: float
+) -> None:
+    slots = (Slots("slots:a.example", limit),)
+    field.renewal.linger(field.renewal.keep(field.lease(slots)))
+    field.time.advance(linger_s / 2)
     field.renewal.release_idle()
     assert field.held == 1
-    field.time.advance(LINGER_S)
+    field.time.advance(linger_s)
     field.renewal.release_idle()
-    assert field.renewal.take(SLOTS, 10.0) is None
+    assert field.renewal.take(slots, 10.0) is None
     until(lambda: field.held == 0)  # the thread of its own may be giving it back
 
 
