@@ -28,6 +28,7 @@ from gaia.store import keys
 from tasks import metrics
 from tasks.broker import jsontext
 from tasks.broker.events import Announcing
+from tasks.broker.gathering import Gathering
 from tasks.broker.holder import Holder, holder
 from tasks.broker.keeper import LEASE_S, Commit, Keeper, held_keys, turn_arguments
 from tasks.broker.qos import QoS
@@ -83,6 +84,7 @@ class Fetching(Announcing, Base):
         self._empty = False
         self._refused_until = 0.0
         self._due_at = float("inf")
+        self._gathering = Gathering(self.holder)
         self._names: list[str] = []
         self._paused: set[str] = set()
         self._sent: list[Commit] = []
@@ -113,7 +115,9 @@ class Fetching(Announcing, Base):
             self._settle(empty=False)
         if self._state == "waiting" and not self.holder.sleeps():
             self._settle(empty=False)
-        if self._state == "idle" and (self._want() > 0 or not self.holder.sleeps()):
+        if self._state != "idle" or self._gathering.holds_back():
+            return
+        if self._want() > 0 or not self.holder.sleeps():
             self.connection.cycle.register_fetch(self)
 
     def commit_idle(self) -> None:
@@ -216,6 +220,7 @@ class Fetching(Announcing, Base):
         arguments = turn_arguments(self._want(), self._names, self._sent_fence, self._sent)
         script = ("EVAL", TURN) if self._turn_sha is None else ("EVALSHA", self._turn_sha)
         self._state = "turn"
+        self._gathering.sent()
         try:
             connection.send_command(*script, len(names), *names, *arguments)
         except self.connection_errors:
@@ -230,6 +235,7 @@ class Fetching(Announcing, Base):
         while self._undelivered:
             self._deliver(*self._undelivered.popleft())
             delivered += 1
+        self._gathering.answered(get_event_loop(), _nothing)
         return delivered if found else 0
 
     def _take_reply(self) -> bool:
@@ -268,8 +274,7 @@ class Fetching(Announcing, Base):
     def _take(self, now: float, queue_number: int, item: bytes, tag: bytes, lost: int, cancelled: int) -> None:
         """Parse a fetched message and enter its lease; `now` is the server's time."""
         queue, name = self._names[queue_number], tag.decode()
-        try:
-            # Plain JSON: kombu's own reader builds what a message asks for, and raises what that raises.
+        try:  # as plain JSON: kombu's own reader builds what a message asks for, and raises what that raises
             message = jsontext.loads(item)
             flaw = flaw_of(message)
         except Exception:  # noqa: BLE001 - whatever is wrong with one message, the worker goes on

@@ -94,6 +94,10 @@ class Holder:
             most = 2 * self.slots if self._held_s < 2 * SHORT_S else self.slots
             return max(0, most - len(self._leases))
 
+    def has_plenty(self) -> bool:
+        """Say whether more than twice as many messages wait for a slot as have ended since the last turn."""
+        return len(self._waiting) > 2 * len(self._commits)
+
     def fence(self) -> str:
         """Give a new fence for the messages of one turn."""
         with self._lock:
