@@ -327,6 +327,12 @@ LIMITS_AWAY: Final = Counter(
     ["choice"],
     registry=REGISTRY,
 )
+LIMIT_PAUSED: Final = Counter(
+    "gaia_limit_paused_seconds",
+    "Seconds that calls waited for leave of limits, added up. `limit` is rate, bytes or slots.",
+    ["limit"],
+    registry=REGISTRY,
+)
 LEASES: Final = Readings("gaia_limit_leases_held", "Slots of concurrency limits held here.", label="level")
 CIRCUITS: Final = Gauge(
     "gaia_circuits", "Circuits this worker used of late, by the state it last saw.", ["state"], registry=REGISTRY
@@ -366,6 +372,9 @@ DNS_LOOKUPS: Final = Readings(
     label="outcome",
     counts=True,
 )
+DNS_NAMES: Final = Readings("gaia_dns_names", "Answers that the cache of names holds.")
+
+PROXY_CONNECTIONS: Final = Readings("gaia_proxy_connections", "Connections of Chromium through the proxy.")
 
 API_EXCHANGES: Final = Counter(
     "gaia_api_exchanges",

@@ -86,7 +86,7 @@ class Monitor:
         """Give a page."""
         pages: dict[str, Callable[[], Page]] = {
             "/metrics": self._metrics,
-            "/targets": self._targets,
+            "/targets": lambda: self._targets(asked.host),
             "/workers": self._workers,
             "/health": lambda: health(self.health()),
             "/readiness": lambda: verdict("ready", "unready", self.unready()),
@@ -174,9 +174,9 @@ class Monitor:
             self._pending.of().set(self._calls.under_way)
         return Page(self._book.text(), kind=CONTENT_TYPE)
 
-    def _targets(self) -> Page:
-        host = "127.0.0.1" if self._host in WILDCARDS else self._host
-        here = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+    def _targets(self, asked_as: str) -> Page:
+        # Whoever asks a monitor that listens everywhere reaches it by the name that was used for that.
+        here = asked_as if self._host in WILDCARDS and asked_as else self._here()
         return Page.of(
             [
                 {
@@ -191,6 +191,10 @@ class Monitor:
                 for each in self._neighbours.known()
             ]
         )
+
+    def _here(self) -> str:
+        host = "127.0.0.1" if self._host in WILDCARDS else self._host
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     def _workers(self) -> Page:
         reports = {each.node.name: each for each in self._neighbours.reports}
