@@ -141,8 +141,8 @@ _HEALTH: list[Builder] = [
         width=12,
     ),
     graph(
-        "p99 run time of all",
-        "Quantiles of all runs together.",
+        "Run time of all",
+        "Quantiles of all runs together, estimated from buckets.",
         "s",
         *(Query(quantile(each, "gaia_operation_seconds"), f"p{each * 100:.0f}") for each in (0.5, 0.95, 0.99)),
         width=12,

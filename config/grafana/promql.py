@@ -45,4 +45,4 @@ def share(part: str, whole: str) -> str:
 
 def or_zero(expr: str) -> str:
     """Give 0 where there is nothing: for what is not there as long as all is well."""
-    return f"({expr}) or vector(0)"
+    return f"({expr}) or on () vector(0)"
