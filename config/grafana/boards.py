@@ -8,6 +8,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from config.grafana import (
     api,
     browser,
+    cost,
     delivery,
     limits,
     network,
@@ -34,6 +35,7 @@ BOARDS: Final[tuple[Board, ...]] = (
     delivery.BOARD,
     slo.BOARD,
     limits.BOARD,
+    cost.BOARD,
     workers.BOARD,
     watching.BOARD,
 )

@@ -20,7 +20,19 @@ from tasks.runtime.pages import Page
 SCRIPTS: Final = ("format.js", "chart.js", "asking.js", "main.js")
 KIND: Final = "text/html; charset=utf-8"
 
-FIRST: Final = ("overview", "slo", "delivery", "api", "files", "browser", "process", "network", "limits", "workers")
+FIRST: Final = (
+    "overview",
+    "slo",
+    "delivery",
+    "api",
+    "files",
+    "browser",
+    "process",
+    "network",
+    "limits",
+    "cost",
+    "workers",
+)
 """In which order they are offered; others follow."""
 
 
