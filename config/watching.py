@@ -1,5 +1,6 @@
 """The settings of whoever watches: the monitor, and who may ask it and the workers."""
 
+import re
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -8,6 +9,8 @@ from pydantic import AfterValidator, Field, SecretStr
 from config.section import Section, Text
 
 SHORTEST_TOKEN: Final = 16
+
+_ADDRESS: Final = re.compile(r"[\w.:/\[\]~%-]+", re.ASCII)
 
 
 def _token(given: SecretStr) -> SecretStr:
@@ -25,7 +28,7 @@ def _address(given: str) -> str:
         is_fit = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and parts.username is None
     except ValueError:
         is_fit = False
-    if not is_fit or "?" in given or "#" in given:
+    if not is_fit or not _ADDRESS.fullmatch(given):
         raise ValueError("must be an address as http://127.0.0.1:9090, without user, query or fragment")
     return given.rstrip("/")
 

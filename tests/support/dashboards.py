@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,3 +42,8 @@ def filled(expr: str, *, rate_interval: str = "5m", shown: str = "1h") -> str:
     """Put in place what Grafana puts in place when everything is chosen."""
     expr = expr.replace("$__rate_interval", rate_interval).replace("$__range", shown)
     return re.sub(r"\$\w+", ".+", expr)
+
+
+def states(dom: str) -> Counter[str]:
+    """Count the panels of the monitor's page by what became of them."""
+    return Counter(re.findall(r'<section class="panel \w+" data-state="(\w+)"', dom))

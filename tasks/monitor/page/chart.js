@@ -31,7 +31,8 @@ function drawLines(place, panel, series, span) {
   const width = Math.max(place.clientWidth, 160), height = Math.max(place.clientHeight, 90);
   const stacked = panel.stacked ? stack(series, span) : series;
   const top = topOf(panel, stacked);
-  const ticks = ticksOf(top, panel.unit);
+  const whole = panel.unit === "short" && series.every((each) => each.points.every((point) => Number.isInteger(point[1])));
+  const ticks = ticksOf(top, panel.unit, whole);
   const left = 12 + 6.2 * Math.max(...ticks.map((each) => formatted(each, panel.unit).length));
   const box = {left, top: 8, right: width - 10, bottom: height - 20};
   const x = (at) => box.left + ((at - span.from) / (span.to - span.from)) * (box.right - box.left);
@@ -44,7 +45,9 @@ function drawLines(place, panel, series, span) {
   for (const at of timeTicks(span.from, span.to, Math.max(2, Math.floor(width / 90)))) {
     picture.append(svg("text", {x: x(at), y: height - 5, class: "tick middle"}, clock(at, span.to - span.from)));
   }
-  for (const each of [...stacked].reverse()) picture.append(...lineOf(each, panel.stacked, x, y, span));
+  // Lines that are no parts of a whole and lie over each other would only mix the colours of their areas.
+  const opacity = panel.stacked ? 0.28 : series.length === 1 ? 0.08 : 0;
+  for (const each of [...stacked].reverse()) picture.append(...lineOf(each, opacity, x, y, span));
   for (const each of panel.steps.filter((step) => step.value !== null && step.value > 0 && step.value <= top)) {
     const line = {x1: box.left, x2: box.right, y1: y(each.value), y2: y(each.value), class: "threshold"};
     picture.append(svg("line", {...line, stroke: STATES[each.color]}));
@@ -56,7 +59,8 @@ function drawLines(place, panel, series, span) {
 function topOf(panel, stacked) {
   const highest = Math.max(0, ...stacked.flatMap((each) => each.points.map((point) => point[1])));
   const wanted = panel.most === null ? highest : Math.min(panel.most, highest);
-  return wanted > 0 ? wanted * 1.08 : 1;
+  const bound = panel.steps.map((each) => each.value).find((value) => value > 0);
+  return (wanted || bound || 1) * 1.08;
 }
 
 function stack(series, span) {
@@ -71,7 +75,7 @@ function stack(series, span) {
   });
 }
 
-function lineOf(series, isStacked, x, y, span) {
+function lineOf(series, opacity, x, y, span) {
   const pieces = [];
   for (const point of series.points) {
     const last = pieces.length && pieces[pieces.length - 1];
@@ -85,8 +89,9 @@ function lineOf(series, isStacked, x, y, span) {
     }
     const line = text(points, (each) => each[1]);
     const base = text([...points].reverse(), (each) => each[2] || 0);
-    const area = {points: `${line} ${base}`, fill: series.colour, "fill-opacity": isStacked ? 0.28 : 0.07};
-    return [svg("polygon", area), svg("polyline", {points: line, class: "line", stroke: series.colour})];
+    const drawn = svg("polyline", {points: line, class: "line", stroke: series.colour});
+    const area = {points: `${line} ${base}`, fill: series.colour, "fill-opacity": opacity};
+    return opacity ? [svg("polygon", area), drawn] : [drawn];
   });
 }
 
@@ -145,7 +150,7 @@ function drawFigure(place, panel, series, span) {
   const x = (at) => ((at - span.from) / (span.to - span.from)) * width;
   const y = (given) => height - 2 - (Math.max(0, given) / top) * (height - 6);
   const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", class: "spark"});
-  picture.append(...lineOf({points, colour}, true, x, y, span));
+  picture.append(...lineOf({points, colour}, 0.28, x, y, span));
   place.replaceChildren(big, picture);
 }
 

@@ -51,12 +51,13 @@ function niceStep(span, most, bases) {
   return base * power;
 }
 
-function ticksOf(top, unit) {
+function ticksOf(top, unit, whole) {
   if (unit === "bytes" && top >= 1024) {
     const power = 1024 ** Math.floor(Math.log(top) / Math.log(1024));
     return steps(niceStep(top / power, 4, [1, 2, 2.5, 5, 10]) * power, top);
   }
-  return steps(niceStep(top, 4, [1, 2, 2.5, 5, 10]), top);
+  const step = niceStep(top, 4, [1, 2, 2.5, 5, 10]);
+  return steps(whole ? Math.max(1, Math.ceil(step)) : step, top);
 }
 
 function steps(step, top) {

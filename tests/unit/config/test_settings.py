@@ -320,7 +320,21 @@ def test_a_worker_does_not_start_and_says_why_in_one_line() -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1:9090", "ftp://a", "http://", "http://a:0", "http://a:x", "http://[", "http://a?b", "http://a#b"],
+    [
+        "127.0.0.1:9090",
+        "ftp://a",
+        "http://",
+        "http://a:0",
+        "http://a:x",
+        "http://[",
+        "http://a?b",
+        "http://a#b",
+        "http://a;b",
+        'http://a"b',
+        "http://a<b",
+        "http://a b",
+        "http://ü",
+    ],
 )
 def test_a_prometheus_that_has_no_address_is_refused(address: str) -> None:
     assert "GAIA_MONITOR__PROMETHEUS" in complaint(MONITOR__PROMETHEUS=address)
