@@ -101,6 +101,8 @@ def test_one_worker_and_one_operation_can_be_chosen(server: Prometheus, page: Ca
     )
     found = page(board="gaia-cost", worker=worker, operation="files.read")
     assert dashboards.states(found.dom)["drawn"] == len(dashboards.panels(dashboards.FILES["cost"]))
+    assert '<option value="network.resolve">' in found.dom
+    assert f'<option value="{worker}">' in found.dom
     names = set(re.findall(r'<span class="name">([^<]*)</span>', found.dom))
     assert {each for each in names if "." in each} == {"files.read"}
     assert dashboards.states(page(board="gaia-workers", worker=".*").dom)["empty"] > 0

@@ -43,6 +43,7 @@ function drawLines(place, panel, series, span) {
     picture.append(svg("text", {x: box.left - 6, y: y(each) + 3.5, class: "tick end"}, formatted(each, panel.unit)));
   }
   for (const at of timeTicks(span.from, span.to, Math.max(2, Math.floor(width / 90)))) {
+    if (x(at) < 30 || x(at) > width - 30) continue; // its text would be cut off
     picture.append(svg("text", {x: x(at), y: height - 5, class: "tick middle"}, clock(at, span.to - span.from)));
   }
   // Lines that are no parts of a whole and lie over each other would only mix the colours of their areas.

@@ -66,17 +66,17 @@ function choiceOf(choice) {
   const current = state.chosen[choice.label];
   options(select, [["", "all"], ...(current ? [[current, current]] : [])], current);
   select.addEventListener("change", () => writeAddress({[choice.label]: select.value}));
-  select.addEventListener("pointerdown", () => fillChoice(select, choice), {once: true});
-  select.addEventListener("focus", () => fillChoice(select, choice), {once: true});
+  select.id = `choice-${choice.label}`;
   return html("label", "", choice.title, select);
 }
 
-async function fillChoice(select, choice) {
+async function fillChoice(choice) {
+  const {signal} = pending, current = state.chosen[choice.label];
   try {
-    const found = await valuesOf(choice, spanNow(), pending.signal);
-    options(select, [["", "all"], ...found.map((each) => [each, each])], state.chosen[choice.label]);
-  } catch (failure) {
-    tell(failure);
+    const found = new Set([...await valuesOf(choice, spanNow(), signal), ...(current ? [current] : [])]);
+    options(page(`choice-${choice.label}`), [["", "all"], ...[...found].map((each) => [each, each])], current);
+  } catch {
+    // The panels say what is wrong.
   }
 }
 
@@ -149,6 +149,7 @@ function start() {
   readAddress();
   build();
   refresh();
+  state.board.choices.forEach(fillChoice);
 }
 
 let redraw = 0;
