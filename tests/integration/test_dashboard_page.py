@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -36,8 +35,7 @@ def monitor(fresh_url: str) -> Iterator[Callable[..., str]]:
 
     yield start
     for each in running:
-        with closing(each):
-            pass
+        each.close()
 
 
 def answering(site: Site, labels: dict[str, str]) -> None:
