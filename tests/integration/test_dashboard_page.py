@@ -10,11 +10,14 @@ import promql_parser as promql
 import pytest
 
 from config.settings import read
+from gaia import Gaia, browser
 from tasks.cli.server import free_port
 from tasks.monitor.monitor import Monitor
+from tests.support import cluster
 from tests.support.cluster import get
 from tests.support.dashboards import states
 from tests.support.opening import opened
+from tests.support.waiting import until
 from tests.support.web import Asked, Site, reply
 
 TOKEN = "0123456789abcdef-token"
@@ -136,3 +139,27 @@ def test_with_a_token_the_page_opens_and_its_figures_do_not(
     assert get(query)[0] == 401
     assert get(query, Authorization=f"Bearer {TOKEN}")[0] == 200
     assert TOKEN not in get(address)[1]
+
+
+def test_the_token_shows_the_figures_and_a_choice_narrows_them(
+    monitor: Callable[..., str], site: Site, fresh_url: str, tmp_path: Path
+) -> None:
+    answering(site, {"worker": "w"})
+    address = monitor(site.url(""), GAIA_MONITOR__TOKEN=TOKEN)
+    own = {"GAIA_EGRESS__ALLOW_CIDRS": json.dumps([f"127.0.0.1/32:{urlsplit(address).port}"])}
+    steps = (
+        browser.Step("type", selector="#token", text=TOKEN),
+        browser.Step("click", selector="#login button"),
+        browser.Step("wait", selector="#choice-worker option[value=w]"),
+        browser.Step("wait", selector="body[data-state=shown]"),
+        browser.Step("select", selector="#choice-worker", text="w"),
+        browser.Step("wait", selector="body[data-state=shown] section[data-state=drawn]"),
+    )
+    call = browser.Capture(
+        f"{address}#board=gaia-workers", formats=("html",), wait_for="#login:not([hidden])", steps=steps
+    )
+    with cluster.worker(fresh_url, "browser", log=tmp_path / "log", **own), Gaia(fresh_url) as g:
+        html = g.submit(call).get(timeout=60).html
+    assert html is not None
+    assert TOKEN not in html
+    until(lambda: any("worker%3D~%22w%22" in each.target for each in site.asked), what="a question about that worker")

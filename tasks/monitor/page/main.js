@@ -163,7 +163,7 @@ page("login").addEventListener("submit", (event) => {
   event.preventDefault();
   token = page("token").value;
   sessionStorage.setItem("token", token);
-  refresh();
+  start();
 });
 try {
   token = sessionStorage.getItem("token") || "";
