@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check chaos bench lock clean
+.PHONY: help setup demo up test check dashboards chaos load-stress bench lock clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.runtime: requirements.lock pyproject.toml client/pyproject.toml
 	@$(PYTHON) -c 'import sys; v=sys.version_info[:2]; sys.exit(0 if (3,11)<=v<=(3,13) else "Gaia needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12 ..." % v)'
@@ -44,8 +44,14 @@ check: $(VENV)/.dev ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+dashboards: $(VENV)/.dev ## write config/grafana/dashboards anew
+	$(BIN)/python -m config.grafana
+
 chaos: setup $(VENV)/.dev ## 20 000 calls under kills, cuts, restarts and the rest, beside stock Celery: what was lost (quarter of an hour)
 	$(BIN)/python -m tests.chaos --stock
+
+load-stress: setup $(VENV)/.dev ## 1000 real operations of all subsystems in flight at once, and what each part takes (two minutes)
+	$(BIN)/python -m tests.load
 
 bench: setup ## the queue beside its peers, each in its own environment (half an hour, on a machine that does nothing else)
 	$(BIN)/python benchmarks/queue/run.py

@@ -1,17 +1,15 @@
-"""The registry: every metric of a worker is declared here, once; the rooms fill them.
+"""The registry: every metric of a worker is declared here, once, those of calls in `tasks.meters`; the rooms fill them.
 
 Units are Prometheus' base units. Every label is one of `VOCABULARY`, whose values are known before the worker starts:
 no id, address, path or name of a host ever is one. `tests/unit/test_metrics.py` counts what that can come to.
 """
 
-import math
 import resource
 import threading
 import time
-from bisect import bisect_left
 from collections import Counter as Sum
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from types import MethodType
 from typing import Any, Final
 from weakref import WeakMethod
@@ -28,9 +26,11 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
+
+from tasks.meters import RUN_BUCKETS, Calls
+from tasks.meters import meters as meters  # noqa: PLC0414 - one place to look for metrics
 
 REGISTRY: Final = CollectorRegistry()
 
@@ -176,11 +176,6 @@ RENEWALS: Final = Counter(
 
 # --- calls
 
-OUTCOMES: Final = ("ok", "error", "later", "handed_back")
-
-RUN_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
-WAIT_BUCKETS: Final = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300, 1800)
-
 ERRORS: Final = Counter("gaia_errors", "Errors given to callers, by class.", ["operation", "error"], registry=REGISTRY)
 RETRIES: Final = Counter(
     "gaia_retries", "Runs that failed and are followed by another.", ["operation"], registry=REGISTRY
@@ -202,94 +197,7 @@ DEAD_LETTERS: Final = Counter(
 )
 
 
-class Meters:
-    """The calls of one operation: how many run, how they ended, how long they waited and ran. Thread-safe.
-
-    A call costs two locks and no more; four metrics of prometheus_client took four times as long.
-    """
-
-    __slots__ = ("_lock", "ended", "run_s", "running", "runs", "wait_s", "waits")
-
-    def __init__(self) -> None:
-        """Start at nothing."""
-        self._lock = threading.Lock()
-        self.running = 0
-        self.ended = dict.fromkeys(OUTCOMES, 0)
-        self.runs = [0] * (len(RUN_BUCKETS) + 1)
-        self.waits = [0] * (len(WAIT_BUCKETS) + 1)
-        self.run_s = self.wait_s = 0.0
-
-    def begin(self) -> None:
-        """Count a run that begins."""
-        with self._lock:
-            self.running += 1
-
-    def waited(self, seconds: float) -> None:
-        """Count how long a call had waited."""
-        with self._lock:
-            self.waits[bisect_left(WAIT_BUCKETS, seconds)] += 1
-            self.wait_s += seconds
-
-    def end(self, outcome: str, seconds: float) -> None:
-        """Count a run that has ended in one of `OUTCOMES`."""
-        with self._lock:
-            self.running -= 1
-            self.ended[outcome] += 1
-            self.runs[bisect_left(RUN_BUCKETS, seconds)] += 1
-            self.run_s += seconds
-
-
-_meters: Final[dict[str, Meters]] = {}
-
-
-@cache
-def meters(operation: str) -> Meters:
-    """Give the meters of an operation, which show from now on."""
-    return _meters.setdefault(operation, Meters())
-
-
-class _Calls(Collector):
-    """The metrics that `Meters` are."""
-
-    def describe(self) -> Iterable[Metric]:
-        return self._families()
-
-    def collect(self) -> Iterable[Metric]:
-        families = operations, running, runs, waits = self._families()
-        for name, each in list(_meters.items()):
-            for outcome, count in list(each.ended.items()):
-                operations.add_metric([name, outcome], count)
-            running.add_metric([name], each.running)
-            runs.add_metric([name], _cumulated(RUN_BUCKETS, each.runs), each.run_s)
-            waits.add_metric([name], _cumulated(WAIT_BUCKETS, each.waits), each.wait_s)
-        return families
-
-    @staticmethod
-    def _families() -> tuple[CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, HistogramMetricFamily]:
-        own = ["operation"]
-        return (
-            CounterMetricFamily("gaia_operations", "Runs, by how they ended.", labels=["operation", "outcome"]),
-            GaugeMetricFamily("gaia_operations_running", "Calls running now.", labels=own),
-            HistogramMetricFamily("gaia_operation_seconds", "How long a run took.", labels=own),
-            HistogramMetricFamily(
-                "gaia_queue_wait_seconds",
-                "From submit to the start of the first run, for calls that say when they were submitted; clocks of two "
-                "machines may differ.",
-                labels=own,
-            ),
-        )
-
-
-def _cumulated(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
-    """Give buckets as Prometheus has them: each counts what is in the lower ones, too."""
-    total, found = 0, []
-    for bound, count in zip((*bounds, math.inf), counts, strict=True):
-        total += count
-        found.append((floatToGoString(bound), float(total)))  # type: ignore[no-untyped-call]  # prometheus_client
-    return found
-
-
-REGISTRY.register(_Calls())
+REGISTRY.register(Calls())
 
 # --- the broker
 
@@ -325,6 +233,12 @@ LIMITS_AWAY: Final = Counter(
     "gaia_limits_away",
     "Limits asked for while Redis did not answer, by what was chosen: open, closed.",
     ["choice"],
+    registry=REGISTRY,
+)
+LIMIT_PAUSED: Final = Counter(
+    "gaia_limit_paused_seconds",
+    "Seconds that calls waited for leave of limits, added up. `limit` is rate, bytes or slots.",
+    ["limit"],
     registry=REGISTRY,
 )
 LEASES: Final = Readings("gaia_limit_leases_held", "Slots of concurrency limits held here.", label="level")
@@ -366,6 +280,9 @@ DNS_LOOKUPS: Final = Readings(
     label="outcome",
     counts=True,
 )
+DNS_NAMES: Final = Readings("gaia_dns_names", "Answers that the cache of names holds.")
+
+PROXY_CONNECTIONS: Final = Readings("gaia_proxy_connections", "Connections of Chromium through the proxy.")
 
 API_EXCHANGES: Final = Counter(
     "gaia_api_exchanges",

@@ -14,8 +14,9 @@ import functools
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from time import thread_time
 from typing import Any, Final, NoReturn, TypeVar, cast
 
 from celery import Celery, Task
@@ -44,11 +45,14 @@ from gaia.store.results import parse
 from tasks import metrics
 from tasks.broker.holder import holding
 from tasks.delivery.running import Running
+from tasks.meters import Meters
 from tasks.runtime import identity
 from tasks.runtime.express import ENDED
 from tasks.runtime.logs import working_on
 from tasks.runtime.progress import Reporter
 from tasks.runtime.reply import Reply
+from tasks.runtime.request import SIZE
+from tasks.runtime.weighing import Weighed
 from tasks.scope import CancelToken, Clock, Elsewhere, Later, Scope
 
 R = TypeVar("R")
@@ -104,7 +108,9 @@ class Surroundings:
 def install(app: Celery, surroundings: Surroundings) -> None:
     """Register every handler as a task of the app."""
     for name, handler in HANDLERS.items():
-        app.register_task(_operation(name, handler, surroundings))
+        artifacts, keyed = (Weighed(each, name) for each in (surroundings.artifacts, surroundings.keyed_artifacts))
+        around = replace(surroundings, artifacts=artifacts, keyed_artifacts=keyed)
+        app.register_task(_operation(name, handler, around))
 
 
 def _operation(name: str, handler: Handler, surroundings: Surroundings) -> "Task[Any, Any]":
@@ -116,12 +122,18 @@ def _operation(name: str, handler: Handler, surroundings: Surroundings) -> "Task
         if ended is not None:
             return cast("Reply", ended)
         properties = told.get("properties") or {}
-        return Run(self, handler, surroundings, metrics.meters(name), fields, told, properties).outcome(args)
+        run = Run(self, handler, surroundings, metrics.meters(name), fields, told, properties)
+        return run.outcome(args, told.get(SIZE) or 0)
 
     def perform(
-        self: "Task[Any, Any]", headers: Mapping[str, Any], properties: Mapping[str, Any], fields: Mapping[str, object]
+        self: "Task[Any, Any]",
+        headers: Mapping[str, Any],
+        properties: Mapping[str, Any],
+        fields: Mapping[str, object],
+        size_bytes: int,
     ) -> Reply:
-        return Run(self, handler, surroundings, metrics.meters(name), fields, headers, properties).outcome(())
+        run = Run(self, handler, surroundings, metrics.meters(name), fields, headers, properties)
+        return run.outcome((), size_bytes)
 
     # Celery makes one task object a class, so each operation is a class of its own.
     kind = type(
@@ -152,7 +164,7 @@ class Run:
         task: "Task[Any, Any]",
         handler: Handler,
         around: Surroundings,
-        meters: metrics.Meters,
+        meters: Meters,
         fields: Mapping[str, object],
         told: Mapping[str, Any],
         properties: Mapping[str, Any],
@@ -186,15 +198,16 @@ class Run:
         # Made only when there is a text to strike secrets from.
         return Scrubber(redaction.secrets_of(self.handler.contract, self.fields))
 
-    def outcome(self, args: tuple[object, ...]) -> Reply:
-        """Perform the call; give its reply or raise what Celery is to make of it."""
+    def outcome(self, args: tuple[object, ...], size_bytes: int) -> Reply:
+        """Perform the call of a message of so many bytes; give its reply or raise what Celery is to make of it."""
         meters, monotonic = self.meters, self.around.clock.monotonic
-        started = monotonic()
+        started, used, sent_bytes = monotonic(), thread_time(), 0
         ended = "error"
-        meters.begin()
+        meters.begin(size_bytes)
         try:
             with working_on(self.operation, self.id, self.scrub):
                 reply = self._guarded(args)
+            sent_bytes = 0 if self.told.get("ignore_result") else len(reply.text)
             ended = "ok"
             self._settle_key()
         except GaiaError as error:
@@ -210,7 +223,7 @@ class Run:
         else:
             return reply
         finally:
-            meters.end(ended, monotonic() - started)
+            meters.end(ended, monotonic() - started, thread_time() - used, sent_bytes)
 
     def _guarded(self, args: tuple[object, ...]) -> Reply:
         """Perform the call; let no foreign error and no secret out."""

@@ -19,9 +19,12 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks" / "queue"), str(ROOT / "benchmarks" / "monitoring")]
 
 import psutil  # noqa: E402 - behind the path
+import redis  # noqa: E402 - as above
 from environment import machine  # noqa: E402 - beside the queue's benchmark
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest  # noqa: E402 - behind the path
 
+from gaia import codec  # noqa: E402 - behind the path
+from gaia.store.artifacts import Keeping  # noqa: E402 - as above
 from tasks import metrics  # noqa: E402 - behind the path
 from tasks.api import health  # noqa: E402 - as above
 from tasks.api.tally import Tally  # noqa: E402 - as above
@@ -30,6 +33,7 @@ from tasks.monitor.calls import RUN_BOUNDS, STATES, WAIT_BOUNDS, Calls  # noqa: 
 from tasks.monitor.series import Book  # noqa: E402 - as above
 from tasks.profiling.sampling import sample  # noqa: E402 - as above
 from tasks.runtime.pages import Page, Server  # noqa: E402 - as above
+from tasks.runtime.weighing import Weighed  # noqa: E402 - as above
 
 ORIGINAL = "273 ns and 664 B before its pool of maps, 617 ns and 2393 B with it (a map of counters, in Go)"
 
@@ -48,9 +52,27 @@ class Still:
 def around_a_call() -> None:
     """Do what `tasks.wiring` does to the metrics around a call that succeeds."""
     meters = metrics.meters("api.request")
-    meters.begin()
+    used = time.thread_time()
+    meters.begin(300)
     meters.waited(0.003)
-    meters.end("ok", 0.012)
+    meters.end("ok", 0.012, time.thread_time() - used, 400)
+
+
+BLOBS: codec.Blobs = Keeping().store(redis.Redis())
+WEIGHED = Weighed(BLOBS, "api.request")
+"""Nothing is dialled: the sessions below hold no large body."""
+
+
+def weighed() -> None:
+    """Make what weighs the large bodies of a message and of a result, over what would be made anyway."""
+    WEIGHED.session()
+    WEIGHED.session()
+
+
+def unweighed() -> None:
+    """Make what is made anyway."""
+    BLOBS.session()
+    BLOBS.session()
 
 
 def ns_of(work: Callable[[], object], calls: int) -> tuple[float, float]:
@@ -108,6 +130,8 @@ def costs(rounds: int, scale: int) -> None:
     works: dict[str, tuple[Callable[[], object], int]] = {
         "nothing (the loop of this measurement)": (lambda: None, 200_000),
         "the metrics around a call": (around_a_call, 100_000),
+        "two sessions for large bodies, weighed": (weighed, 100_000),
+        "the same, not weighed": (unweighed, 100_000),
         "`api.stats`": (lambda: health.stats("api@host", tally, still, still), 2_000),  # type: ignore[arg-type]
         "`files.stats`": (lambda: meter.stats("files@host", ()), 2_000),
         "the exposition of a worker": (metrics.exposition, 20),

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import pycurl
 
+from gaia.contracts.api import RequestMany
 from gaia.errors import ConnectFailed, PoolExhausted
 from tasks import metrics
 from tasks.api.transfer import Handles, Transfer
@@ -117,6 +118,7 @@ class Engine:
     def _run(self) -> None:
         loop = _Loop(self._wake, self._connections, self._wait_s, Handles(self._judge, self._ca_file))
         new: list[Transfer] = []
+        meters, used = metrics.meters(RequestMany.OPERATION), time.thread_time()
         try:
             while True:
                 with self._lock:
@@ -127,6 +129,8 @@ class Engine:
                         break
                 loop.turn(new, ended, fed)
                 new = []
+                before, used = used, time.thread_time()
+                meters.worked(used - before)
                 self.active, self.waiting = len(loop.running), len(loop.backlog)
         except Exception:
             log.exception("the bulk engine failed; what it had under way ends, and the next request starts another one")

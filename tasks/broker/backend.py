@@ -41,8 +41,8 @@ class Backend(RedisBackend):
             return result
         return super()._store_result(task_id, result, state, traceback=traceback, request=request, **options)
 
-    def succeed(self, tag: str, headers: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
-        """Let the result of a plain message, given as its JSON object, wait for the message's commit.
+    def succeed(self, tag: str, headers: Mapping[str, Any], result: bytes) -> bool:
+        """Let the result of a plain message, given as JSON text, wait for the message's commit.
 
         The stored text says what Celery's would say. False if the message is not held here, or if results are
         to be stored in another form than JSON.
@@ -53,8 +53,6 @@ class Backend(RedisBackend):
         envelope = headers.get(wire.HEADER)
         keyed = isinstance(envelope, dict) and envelope.get("key") is not None
         meta: dict[str, Any] = {
-            "status": "SUCCESS",
-            "result": result,
             "traceback": None,
             "children": [],
             "date_done": datetime.now(UTC).isoformat(),
@@ -62,7 +60,8 @@ class Backend(RedisBackend):
         if headers.get("parent_id"):
             meta["parent_id"] = headers["parent_id"]
         meta["task_id"] = headers["id"]
-        return holder.result(tag, self._key(headers["id"]), jsontext.dumps(meta), self._kept_s(keyed=keyed))
+        text = b"".join((b'{"status":"SUCCESS","result":', result, b",", jsontext.dumps(meta)[1:]))
+        return holder.result(tag, self._key(headers["id"]), text, self._kept_s(keyed=keyed))
 
     def _key(self, task_id: str) -> str:
         key = self.get_key_for_task(task_id)

@@ -2,13 +2,16 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+import types
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
+from time import thread_time
 from typing import Any, Final, TypeVar
 
 from gaia.errors import BrowserUnavailable
+from tasks import metrics
 from tasks.scope import Scope
 
 T = TypeVar("T")
@@ -42,7 +45,7 @@ class Loop:
         async def bounded() -> None:
             try:
                 async with asyncio.timeout(timeout_s):
-                    found = await work
+                    found = await _measured(work, metrics.meters(scope.operation).worked)
             except BaseException as failure:  # noqa: BLE001 - it goes to the caller's thread
                 done.set_exception(failure)
             else:
@@ -103,6 +106,32 @@ class Loop:
                 self._thread = threading.Thread(target=_main, args=(self._loop,), name="gaia-browser-loop", daemon=True)
                 self._thread.start()
             return self._loop
+
+
+@types.coroutine
+def _measured(work: Coroutine[Any, Any, T], tell: Callable[[float], None]) -> Generator[Any, Any, T]:
+    """Run a coroutine to its end, and tell the CPU time of its steps; that of tasks it starts is not its own."""
+    cpu_s, given, thrown = 0.0, None, None
+    try:
+        while True:
+            began = thread_time()
+            try:
+                wish = work.send(given) if thrown is None else work.throw(thrown)
+            except StopIteration as end:
+                found: T = end.value
+                return found
+            finally:
+                cpu_s += thread_time() - began
+            given = thrown = None
+            try:
+                given = yield wish
+            except GeneratorExit:
+                work.close()
+                raise
+            except BaseException as failure:  # noqa: BLE001 - it is the work's to handle
+                thrown = failure
+    finally:
+        tell(cpu_s)
 
 
 def _outcome(done: "Future[T]", stop: Callable[[], None], scope: Scope, timeout_s: float) -> T:

@@ -50,6 +50,8 @@ class Pool:
         self._owned = 0
         self.by_tenant: Counter[str | None] = Counter()
         self.counters: Counter[str] = Counter(dict.fromkeys(EVENTS, 0))
+        for each in EVENTS:
+            metrics.BROWSER_EVENTS.labels(each)  # a counter that begins with 1 shows no increase
         self.peaks: Counter[str] = Counter()
         self.sessions: Callable[[], int] = lambda: 0
         self.each_look: list[Callable[[], Awaitable[None]]] = []

@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "dead": "Look at dead letters; replay or drop them.",
     "settings": "List every setting.",
     "monitor": "Serve the cluster's metrics and health.",
+    "dashboard": "Write the dashboards as one HTML file, for any Prometheus.",
     "profile": "Profile a running worker: CPU, heap, threads, tasks.",
     "flower": "Show workers and tasks on a web page.",
     "chromium": "Find Chromium, or install it.",

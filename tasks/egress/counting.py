@@ -18,11 +18,16 @@ class Tally:
         self._lock = threading.Lock()
         self._counts = dict.fromkeys(OUTCOMES, 0)
         metrics.DNS_LOOKUPS.watch(self.counts)
+        metrics.DNS_NAMES.watch(self.names)
 
     def add(self, outcome: str, number: int = 1) -> None:
         """Count look-ups that ended so."""
         with self._lock:
             self._counts[outcome] += number
+
+    def names(self) -> int:
+        """Give how many answers the cache holds."""
+        return len(self._cache)
 
     def counts(self) -> dict[str, int]:
         """Give the counts by outcome."""

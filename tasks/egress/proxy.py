@@ -18,6 +18,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from gaia.errors import ConnectFailed, GaiaError
+from tasks import metrics
 from tasks.egress import descriptors, heads
 from tasks.egress.flows import CHUNK_BYTES, Ending, Flow, Response
 from tasks.egress.heads import MARK as MARK  # noqa: PLC0414 - what answers of this proxy are told by
@@ -85,7 +86,12 @@ class Proxy:
         self._accepts_at = self._looked_at = 0.0
         self._dials = ThreadPoolExecutor(DIALS, "gaia-proxy-dial")
         self._thread = threading.Thread(target=self._run, name="gaia-proxy", daemon=True)
+        metrics.PROXY_CONNECTIONS.watch(self.connections)
         self._thread.start()
+
+    def connections(self) -> int:
+        """Give how many connections are open."""
+        return len(self._open)
 
     def refusal(self, host: str, port: int) -> GaiaError | None:
         """Give why the host could not be reached the last time, None when it could."""

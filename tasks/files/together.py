@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from time import thread_time
 from types import TracebackType
 from typing import Final, Self
 
@@ -21,6 +22,7 @@ from gaia.codec import content
 from gaia.contracts import files
 from gaia.contracts.files import Item
 from gaia.errors import Cancelled, DeadlineExceeded, GaiaError
+from tasks import metrics
 from tasks.files.drafts import Draft, Sink
 from tasks.files.meter import Meter
 from tasks.files.writing import Writer, publish
@@ -170,7 +172,7 @@ class Group:
             else:
                 if self._pool is None:
                     self._pool = ThreadPoolExecutor(THREADS, "files-batch")
-                list(self._pool.map(self._write_all, (writes[start::THREADS] for start in range(THREADS))))
+                list(self._pool.map(self._write_beside, (writes[start::THREADS] for start in range(THREADS))))
         finally:
             for each in writes:
                 if each.draft is not None:
@@ -181,6 +183,11 @@ class Group:
                 isinstance(each.failure, Cancelled | DeadlineExceeded) or not isinstance(each.failure, GaiaError)
             ):
                 raise each.failure
+
+    def _write_beside(self, writes: list[_Write]) -> None:
+        used = thread_time()
+        self._write_all(writes)
+        metrics.meters(self._scope.operation).worked(thread_time() - used)
 
     def _write_all(self, writes: list[_Write]) -> None:
         for each in writes:

@@ -18,6 +18,9 @@ KEPT: Final = 20_000
 LEVELS: Final = ("global", "host", "key", "job", "pool")
 """What `level_of` gives."""
 
+for _limit in ("rate", "bytes", "slots"):
+    metrics.LIMIT_PAUSED.labels(_limit)  # a counter that begins with its first count shows no increase
+
 
 class Counters(NamedTuple):
     """Of one level, looked up once: a look-up by label costs more than the count."""
@@ -58,6 +61,11 @@ def leased(buckets: Sequence[Bucket], taken: Taken) -> None:
             counters(each.name).shadow_refused.inc(shadowed)
         if near:
             counters(each.name).near.inc()
+
+
+def paused(name: str, seconds: float) -> None:
+    """Count how long a call waited for leave of a level or a stack."""
+    metrics.LIMIT_PAUSED.labels(name.partition(":")[0]).inc(seconds)
 
 
 def held(lease: Lease) -> None:

@@ -13,6 +13,7 @@ from math import inf
 from typing import Final, NamedTuple
 
 from gaia.errors import LimitExceeded
+from tasks.limits import counting
 from tasks.limits.cluster import Limits
 from tasks.limits.protocols import Away, Refused
 from tasks.scope import Scope
@@ -80,9 +81,11 @@ class Throttle:
         """
         scope.check()
         most = self.most_bytes(wanted_bytes)
-        pause_s = min(self._due_at - scope.clock.monotonic(), PAUSE_S, scope.remaining_s(), longest_s)
+        now = scope.clock.monotonic()
+        pause_s = min(self._due_at - now, PAUSE_S, scope.remaining_s(), longest_s)
         if pause_s > 0:
             scope.cancelled.wait(pause_s)
+            counting.paused("bytes", scope.clock.monotonic() - now)
             scope.check()
         given = self._limits.move(scope, self._names, most, if_away=self._if_away, longest_s=longest_s)
         if given < most:

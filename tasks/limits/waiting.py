@@ -10,6 +10,7 @@ from math import inf
 from typing import Final, TypeVar
 
 from gaia.errors import LimitExceeded
+from tasks.limits import counting
 from tasks.limits.protocols import Admitted, Refused
 from tasks.scope import Scope
 
@@ -44,4 +45,5 @@ def _pause(scope: Scope, seconds: float, limit: str, ends_at: float) -> None:
     if now + seconds > ends_at or seconds >= scope.remaining_s():
         raise LimitExceeded(limit, round(seconds, 6))
     scope.cancelled.wait(seconds)
+    counting.paused(limit, scope.clock.monotonic() - now)
     scope.check()

@@ -6,6 +6,8 @@
 /workers/<node>/<page>       a worker's own page, as `metrics`, `health`, `readiness`
 /health, /health/<subsystem> the cluster's health, with reasons
 /readiness                   200 if every subsystem that is served has a worker that consumes
+/dashboard                   the dashboards, drawn from the figures of a Prometheus
+/api/v1/query, query_range   that Prometheus, asked for them
 /liveness                    200 while the monitor's threads live
 """
 
@@ -17,10 +19,11 @@ from urllib.parse import quote, unquote
 from config.monitor_options import bearer
 from config.settings import Settings
 from gaia.store.nodes import Node
-from tasks.monitor import fleet
+from tasks.monitor import dashboard, fleet, questions
 from tasks.monitor.calls import Calls
 from tasks.monitor.listener import Listener
 from tasks.monitor.neighbours import Neighbours, Report
+from tasks.monitor.questions import Questions
 from tasks.monitor.sampler import Sampler
 from tasks.monitor.series import CONTENT_TYPE, Book
 from tasks.runtime import profiles
@@ -30,6 +33,9 @@ from tasks.scope import Clock
 
 HANDED_ON: Final = frozenset({"metrics", "health", "readiness", "liveness"})
 """Pages of workers that the monitor hands on, besides those below `health/`."""
+
+OPEN_TO_ALL: Final = frozenset({*PROBES, "/dashboard"})
+"""A browser cannot send a token with the first request. The page itself holds no figure; it asks for the token."""
 
 RANKS: Final = ("healthy", "degraded", "unhealthy")
 
@@ -55,13 +61,14 @@ class Monitor:
         self._listener = Listener(settings.redis_url, self._calls, self._book)
         self._sampler = Sampler(settings.redis_url, own, self._calls, self._book, clock)
         self._neighbours = Neighbours(self._nodes, token, self._book)
+        self._questions = Questions(own.prometheus)
         self._sample_age = self._book.gauge("gaia_monitor_sample_age_seconds", "Since Redis was last looked at.")
         self._pending = self._book.gauge("gaia_monitor_tasks_under_way", "Tasks that are remembered until they end.")
         self._served_at: dict[str, float] = {}
         self._lock = threading.Lock()
         self._host = own.host
         self._is_guarded = token is not None
-        self._server = Server(own.host, own.port, self.answer, token=token, open_to_all=PROBES)
+        self._server = Server(own.host, own.port, self.answer, token=token, open_to_all=OPEN_TO_ALL)
 
     @property
     def port(self) -> int:
@@ -86,8 +93,10 @@ class Monitor:
         """Give a page."""
         pages: dict[str, Callable[[], Page]] = {
             "/metrics": self._metrics,
-            "/targets": self._targets,
+            "/targets": lambda: self._targets(asked.host),
             "/workers": self._workers,
+            "/dashboard": dashboard.served,
+            **dict.fromkeys(questions.PATHS, lambda: self._questions.answer(asked)),
             "/health": lambda: health(self.health()),
             "/readiness": lambda: verdict("ready", "unready", self.unready()),
             "/liveness": lambda: verdict("alive", "dead", self.dead()),
@@ -174,9 +183,9 @@ class Monitor:
             self._pending.of().set(self._calls.under_way)
         return Page(self._book.text(), kind=CONTENT_TYPE)
 
-    def _targets(self) -> Page:
-        host = "127.0.0.1" if self._host in WILDCARDS else self._host
-        here = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+    def _targets(self, asked_as: str) -> Page:
+        # Whoever asks a monitor that listens everywhere reaches it by the name that was used for that.
+        here = asked_as if self._host in WILDCARDS and asked_as else self._here()
         return Page.of(
             [
                 {
@@ -191,6 +200,10 @@ class Monitor:
                 for each in self._neighbours.known()
             ]
         )
+
+    def _here(self) -> str:
+        host = "127.0.0.1" if self._host in WILDCARDS else self._host
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     def _workers(self) -> Page:
         reports = {each.node.name: each for each in self._neighbours.reports}

@@ -10,12 +10,13 @@ import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gaia.store.nodes import Node
+from tasks.monitor import asking
 from tasks.monitor.series import Book
 from tasks.monitor.thread import Thread
 from tasks.runtime.pages import Page
@@ -111,20 +112,7 @@ class Neighbours(Thread):
             return Report(node, "unhealthy", (reason,), ready=False, subsystems=dict.fromkeys(node.queues, gone))
 
     def _asked(self, node: Node, path: str, bound_s: float) -> Page:
-        parts = urlsplit(node.endpoint)
-        if parts.scheme != "http" or not parts.hostname:
-            raise ValueError("no address of a worker's pages")
-        connection = HTTPConnection(parts.hostname, parts.port, timeout=bound_s)
-        try:
-            headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
-            connection.request("GET", path, headers=headers)
-            reply = connection.getresponse()
-            body = reply.read(PAGE_BYTES + 1)
-            if len(body) > PAGE_BYTES:
-                raise ValueError("the page is too large")
-            return Page(body, reply.status, reply.headers.get("Content-Type", "text/plain"))
-        finally:
-            connection.close()
+        return asking.page(node.endpoint, path, bound_s=bound_s, most_bytes=PAGE_BYTES, token=self._token)
 
 
 def is_reachable(node: Node) -> bool:

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from gaia.contracts import process
 from tasks import metrics
@@ -34,6 +34,8 @@ class Counters:
         self._running = self._peak_running = self._started = self._completed = self._failed = self._refused = 0
         self._output_bytes = self._peak_memory_bytes = 0
         self._cpu_s = 0.0
+        for each in get_args(process.Reason):
+            metrics.PROGRAMS_ENDED.labels(each)  # a counter that begins with 1 shows no increase
 
     def enter(self, wait_s: float = 0.0) -> bool:
         """Take a place, after waiting for one at most so long; False if all are taken."""

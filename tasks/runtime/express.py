@@ -71,12 +71,12 @@ class Express:
         headers = message["headers"]
         task = self._tasks.get(headers.get("task"))
         try:
-            fields = _fields(message) if task is not None and self._is_plain(message, headers) else None
+            read = _read(message) if task is not None and self._is_plain(message, headers) else None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return False  # Celery's way says what is wrong with it
-        if fields is None or _is_watched():
+        if read is None or _is_watched():
             return False
-        request = ExpressRequest(self, task, message, fields)
+        request = ExpressRequest(self, task, message, *read)
         if self._logs_received:
             request.log_received(strategy.logger)
         if request.tells:
@@ -105,18 +105,19 @@ class Express:
         )
 
 
-def _fields(message: dict[str, Any]) -> dict[str, Any] | None:
-    """Give the fields of a body that holds nothing else; None if there is more to it."""
+def _read(message: dict[str, Any]) -> tuple[dict[str, Any], int] | None:
+    """Give the fields of a body that holds nothing else, and its bytes; None if there is more to it."""
     body = message["body"]
     encoding = message["properties"].get("body_encoding")
     text = a2b_base64(body).decode() if encoding == "base64" else body
     if not (text.startswith(_BEFORE) and text.endswith(_AFTER)) or _TYPED in text:
         return None
     given = text[len(_BEFORE) : -len(_AFTER)]
+    size_bytes = len(text) if text.isascii() else len(text.encode())
     if given == "{}":
-        return {}
+        return {}, size_bytes
     fields = jsontext.loads(given)
-    return fields if type(fields) is dict else None
+    return (fields, size_bytes) if type(fields) is dict else None
 
 
 def _is_watched() -> bool:
@@ -141,12 +142,15 @@ class ExpressRequest(RedactedRequest):
 
     acknowledged: bool = False
 
-    def __init__(self, express: Express, task: Any, raw: dict[str, Any], fields: dict[str, Any]) -> None:
-        """Take a plain message."""
+    def __init__(
+        self, express: Express, task: Any, raw: dict[str, Any], fields: dict[str, Any], size_bytes: int
+    ) -> None:
+        """Take a plain message, whose body has so many bytes."""
         self._express = express
         self._task = task
         self._raw = raw
         self._fields = fields
+        self._size_bytes = size_bytes
         self._headers = headers = raw["headers"]
         self._properties = properties = raw["properties"]
         self.id: str = headers["id"]
@@ -218,7 +222,7 @@ class ExpressRequest(RedactedRequest):
         if self.tells:
             self._tell("task-started", **waited(self._headers, self._properties, self.time_start))
         try:
-            reply = self._task.perform(self._headers, self._properties, self._fields)
+            reply = self._task.perform(self._headers, self._properties, self._fields, self._size_bytes)
             if not self._ignores_result():
                 self._store(reply)
         except Exception as ended:  # noqa: BLE001 - the tracer raises it again
@@ -235,7 +239,7 @@ class ExpressRequest(RedactedRequest):
 
     def _store(self, reply: Any) -> None:
         backend = self._express.backend
-        if backend is None or not backend.succeed(self.tag, self._headers, reply.__json__()):
+        if backend is None or not backend.succeed(self.tag, self._headers, reply.text):
             self._task.backend.mark_as_done(self.id, reply, self._context, store_result=True)
 
     def _forget(self) -> None:

@@ -41,6 +41,8 @@ class Asked:
 
     path: str
     query: dict[str, str] = field(default_factory=dict)
+    host: str = ""
+    """The name and port by which the server was asked."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Page:
     body: bytes
     status: int = HTTPStatus.OK
     kind: str = TEXT
+    fields: dict[str, str] = field(default_factory=dict)
+    """Further header fields."""
 
     @classmethod
     def of(cls, value: object, status: int = HTTPStatus.OK) -> "Page":
@@ -143,6 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", found.kind)
         self.send_header("Content-Length", str(len(found.body)))
         self.send_header("Cache-Control", "no-store")
+        for name, value in found.fields.items():
+            self.send_header(name, value)
         if found.status == HTTPStatus.UNAUTHORIZED:
             self.send_header("WWW-Authenticate", "Bearer")
         self.end_headers()
@@ -154,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answered(self) -> Page:
         parts = urlsplit(self.path)
         try:
-            return self.server.answer(Asked(parts.path, dict(parse_qsl(parts.query))))
+            return self.server.answer(Asked(parts.path, dict(parse_qsl(parts.query)), self.headers.get("Host", "")))
         except Exception:
             log.exception("the page %s could not be made", parts.path[:100])
             return Page(b"the page could not be made; the log tells why\n", HTTPStatus.INTERNAL_SERVER_ERROR)

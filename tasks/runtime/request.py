@@ -6,7 +6,7 @@ the answers of `inspect`, so it is replaced before anything else sees the reques
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from celery.exceptions import InvalidTaskError
 from celery.worker.request import Request
@@ -15,6 +15,9 @@ from gaia import redaction, wire
 from gaia.contracts.base import CALLS
 from tasks.broker.holder import holding
 from tasks.runtime.pool import GivenBackError
+
+SIZE: Final = "gaia_size_bytes"
+"""In what a run is told: the bytes of its message's body."""
 
 
 class RedactedRequest(Request):
@@ -38,6 +41,7 @@ class RedactedRequest(Request):
         self._kwargsrepr = shown(self._type, self._kwargs)
         self._request_dict["argsrepr"] = self._argsrepr
         self._request_dict["kwargsrepr"] = self._kwargsrepr
+        self._request_dict[SIZE] = len(message.body)
         self._await_slot(str(message.delivery_tag))
 
     def _await_slot(self, tag: str) -> None:

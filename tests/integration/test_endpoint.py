@@ -1,6 +1,7 @@
 """The pages of real workers: what they show, and that ready means consuming."""
 
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from gaia import Gaia, api, files, network
 from gaia.errors import GaiaError
 from tests.support import cluster
 from tests.support.cluster import endpoint, get
-from tests.support.probe import Deafen, Echo, Fail, Flaky, Hold
+from tests.support.probe import Burn, Deafen, Echo, Fail, Flaky, Hold
 from tests.support.waiting import until
 
 
@@ -71,6 +72,50 @@ def test_what_becomes_of_calls_is_counted(fresh_url: str, tmp_path: Path) -> Non
         assert of(where, "gaia_slots") == 4
         assert of(where, "gaia_worker_ready") == 1
         assert "hunter2222" not in get(f"{where}/metrics")[1]
+
+
+def test_what_a_call_costs_is_told_by_operation(fresh_url: str, tmp_path: Path) -> None:
+    with cluster.probe_worker(fresh_url, log=tmp_path / "log"), Gaia(fresh_url) as g:
+        where = endpoint(fresh_url, "probe")
+        started, release = tmp_path / "started", tmp_path / "release"
+        waiting = g.submit(Hold(str(started), str(release)))
+        for _ in range(2):
+            g.submit(Burn(0.3)).get(timeout=60)
+        release.touch()
+        waiting.get(timeout=20)
+        burnt = of(where, "gaia_operation_cpu_seconds_total", operation="probe.burn")
+        assert burnt >= 0.6
+        assert of(where, "gaia_operation_cpu_seconds_total", operation="probe.hold") < burnt / 2
+
+
+BY_EXPRESS: dict[str, Any] = {}
+BY_CELERY = {"expires": 600}
+FRAME = '[[], , {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
+
+
+@pytest.mark.parametrize("options", [BY_EXPRESS, BY_CELERY], ids=["express", "celery"])
+def test_the_bytes_of_messages_and_results_are_told_by_operation(
+    fresh_url: str, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    call, large = Echo("x", body=b"123456"), os.urandom(100_000)
+    with cluster.probe_worker(fresh_url, log=tmp_path / "log"), Gaia(fresh_url) as g:
+        where = endpoint(fresh_url, "probe")
+
+        def moved(direction: str) -> float:
+            return of(where, f"gaia_operation_{direction}_bytes_total", operation="probe.echo")
+
+        g.submit(call, **options).get(timeout=20)
+        assert moved("received") == len(FRAME + json.dumps(call.fields_json()))
+        assert moved("sent") == len(json.dumps({"text": "x", "body": "MTIzNDU2"}))
+        before = {each: moved(each) for each in ("received", "sent")}
+        assert g.submit(Echo("x", body=large), **options).get(timeout=20).body == large
+        for each, figure in before.items():
+            assert len(large) < moved(each) - figure < len(large) + 1000
+        before = {each: moved(each) for each in ("received", "sent")}
+        g.submit(call, result=False, **options)
+        until(lambda: moved("received") > before["received"])
+        until(lambda: of(where, "gaia_operations_running", operation="probe.echo") == 0)
+        assert moved("sent") == before["sent"]
 
 
 def test_no_garbage_makes_a_series(fresh_url: str, tmp_path: Path) -> None:

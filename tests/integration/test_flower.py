@@ -1,6 +1,5 @@
 """Flower beside a real worker, in a real browser: what it shows of calls, and what it lets nobody do."""
 
-import os
 import re
 import subprocess
 import sys
@@ -13,13 +12,12 @@ from urllib.request import Request, urlopen
 import pytest
 from celery import Celery
 
-from config.settings import read
 from gaia import Gaia
 from gaia.errors import GaiaError
-from tasks.browser import chromium
 from tasks.cli.server import free_port
 from tests.support import cluster
 from tests.support.cluster import get
+from tests.support.opening import opened
 from tests.support.probe import Echo, Fail
 from tests.support.waiting import until
 
@@ -45,15 +43,6 @@ def page(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         cluster.stop(process)
 
 
-def shown(url: str, folder: Path) -> str:
-    """What Chromium makes of a page, its scripts run."""
-    user = [] if os.geteuid() else ["--no-sandbox"]
-    command = [str(chromium.find(read().browser.chromium)), "--headless", "--disable-gpu", "--dump-dom", *user]
-    options = ["--virtual-time-budget=10000", f"--user-data-dir={folder / 'profile'}", url]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=True)
-    return done.stdout
-
-
 def test_a_browser_shows_tasks_and_no_secret_whoever_sent_them(page: str, redis_url: str, tmp_path: Path) -> None:
     with Gaia(redis_url) as g, Celery("foreign", broker=redis_url, set_as_current=False) as foreign:
         calls = [g.submit(Echo("seen-by-all", token=SECRET)), g.submit(Fail(token=SECRET))]
@@ -66,14 +55,14 @@ def test_a_browser_shows_tasks_and_no_secret_whoever_sent_them(page: str, redis_
         until(lambda each=each: "SUCCESS" in (text := get(f"{page}/task/{each}")[1]) or "FAILURE" in text)  # type: ignore[misc]
         assert SECRET not in get(f"{page}/task/{each}")[1]
     assert "seen-by-all" in get(f"{page}/task/{ids[0]}")[1]
-    listed = shown(f"{page}/tasks", tmp_path)
+    listed = opened(f"{page}/tasks", tmp_path).dom
     assert all(each in listed for each in ids)
     assert SECRET not in listed
 
 
 def test_a_browser_shows_a_worker_and_no_button_that_works(page: str, tmp_path: Path) -> None:
     workers = until(lambda: re.findall(r"p@[\w.-]+", get(f"{page}/workers?json=1")[1]))
-    dom = until(lambda: "probe" in (text := shown(f"{page}/worker/{quote(workers[0])}", tmp_path)) and text, 60)
+    dom = until(lambda: "probe" in (text := opened(f"{page}/worker/{quote(workers[0])}", tmp_path).dom) and text, 60)
     assert SECRET not in dom
     for action in ("shutdown", "pool/grow", "pool/restart", "queue/cancel-consumer"):
         address = f"{page}/api/worker/{action}/{workers[0]}"

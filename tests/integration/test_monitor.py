@@ -194,13 +194,15 @@ def test_prometheus_finds_each_worker_and_reads_it_through_the_monitor(
 
 def test_a_token_guards_the_monitor_and_the_workers(fresh_url: str, tmp_path: Path, start: Start) -> None:
     token = "0123456789abcdef-token"
-    page = start(fresh_url, GAIA_MONITOR__TOKEN=token)
+    page = start(fresh_url, GAIA_MONITOR__TOKEN=token, GAIA_MONITOR__HOST="0.0.0.0")  # noqa: S104 - as in a container
     bearer = {"Authorization": f"Bearer {token}"}
     with cluster.probe_worker(fresh_url, log=tmp_path / "log", GAIA_MONITOR__TOKEN=token):
         until(lambda: page.verdict("/readiness") == (200, []))
         assert get(f"{page.url}/metrics")[0] == 401
         (target,) = until(lambda: json.loads(get(f"{page.url}/targets", **bearer)[1]))
         assert get(page.url + target["labels"]["__metrics_path__"], **bearer)[0] == 200
+        (target,) = json.loads(get(f"{page.url}/targets", Host="monitor:9808", **bearer)[1])
+        assert target["targets"] == ["monitor:9808"]
         assert get(f"{cluster.endpoint(fresh_url)}/metrics")[0] == 401
         assert token not in page.log.read_text()
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from gaia.contracts.base import Call, Result, RetryPolicy, contract, secret
@@ -114,6 +115,13 @@ class Rest(Call[Seen], operation="probe.rest"):
     """Take so long."""
 
     duration_s: float
+
+
+@contract
+class Burn(Call[Seen], operation="probe.burn"):
+    """Use so much CPU time, in Python."""
+
+    cpu_s: float
 
 
 @contract
@@ -271,6 +279,14 @@ def rest(call: Rest, scope: Scope) -> Seen:
     scope.cancelled.wait(call.duration_s)
     scope.check()
     return Seen("rested")
+
+
+@handles(Burn)
+def burn(call: Burn, scope: Scope) -> Seen:
+    ends_at = time.thread_time() + call.cpu_s
+    while time.thread_time() < ends_at:
+        scope.check()
+    return Seen("burnt")
 
 
 @handles(Poison)

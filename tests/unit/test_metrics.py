@@ -13,7 +13,7 @@ import gaia.errors
 from gaia import wire
 from gaia.contracts.base import operations
 from gaia.errors import GaiaError
-from tasks import metrics
+from tasks import meters, metrics
 
 for queue in wire.QUEUES:
     import_module(f"gaia.contracts.{queue}")
@@ -46,7 +46,7 @@ FAMILIES = [family for family in metrics.REGISTRY.collect() if not family.name.s
 
 
 def labels_of(name: str) -> tuple[str, ...]:
-    if name in {"gaia_operations", "gaia_operations_running", "gaia_operation_seconds", "gaia_queue_wait_seconds"}:
+    if name.startswith("gaia_operation") or name == "gaia_queue_wait_seconds":
         return ("operation", "outcome") if name == "gaia_operations" else ("operation",)
     for collector in metrics.REGISTRY._collector_to_names:
         if name in metrics.REGISTRY._collector_to_names[collector]:
@@ -58,7 +58,7 @@ def series(family: Any, operations_: int) -> int:
     found = 1
     for label in labels_of(family.name):
         found *= operations_ if label == "operation" else SIZES.get(label, 1)
-    buckets = {"gaia_queue_wait_seconds": metrics.WAIT_BUCKETS}.get(family.name, metrics.RUN_BUCKETS)
+    buckets = {"gaia_queue_wait_seconds": meters.WAIT_BUCKETS}.get(family.name, meters.RUN_BUCKETS)
     return found * (len(buckets) + 3 if family.type == "histogram" else 1)
 
 
@@ -135,7 +135,7 @@ def test_two_metrics_of_one_name_are_refused() -> None:
         metrics.Readings("gaia_threads", "Again.")
 
 
-def test_the_meters_of_an_operation_are_three_metrics_and_a_gauge() -> None:
+def test_the_meters_of_an_operation_tell_its_runs() -> None:
     meters = metrics.meters("test.measured")
     for waited_s in (0.0, 0.005, 0.0051, 5000.0):
         meters.begin()
@@ -154,6 +154,18 @@ def test_the_meters_of_an_operation_are_three_metrics_and_a_gauge() -> None:
     assert value("gaia_operation_seconds_bucket", **own, le="0.025") == 1
     assert value("gaia_operation_seconds_count", **own) == 2
     assert value("gaia_operation_seconds_sum", **own) == 7000.02
+
+
+def test_the_meters_of_an_operation_tell_its_costs() -> None:
+    meters = metrics.meters("test.costly")
+    meters.begin(100)
+    meters.moved(received_bytes=1000, sent_bytes=2000)
+    meters.worked(0.5)
+    meters.end("ok", 3.0, 0.25, 20)
+    own = {"operation": "test.costly"}
+    assert value("gaia_operation_cpu_seconds_total", **own) == 0.75
+    assert value("gaia_operation_received_bytes_total", **own) == 1100
+    assert value("gaia_operation_sent_bytes_total", **own) == 2020
 
 
 def test_figures_by_label_are_read_alone() -> None:

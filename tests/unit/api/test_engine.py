@@ -4,6 +4,7 @@ import pytest
 
 from gaia.contracts import api
 from gaia.errors import ConnectFailed, EgressDenied
+from tasks import metrics
 from tasks.api import outgoing
 from tasks.api.budget import Budget
 from tasks.api.engine import Engine
@@ -50,3 +51,12 @@ def test_what_a_batch_was_told_of_an_address_is_judged_again_as_it_is_dialled(si
         assert site.connections == 0
     finally:
         engine.close()
+
+
+def test_what_the_thread_uses_counts_as_the_operation_that_has_it(maker: Maker, site: Site) -> None:
+    site.routes["/a"] = reply()
+    meters = metrics.meters(api.RequestMany.OPERATION)
+    before = meters.cpu_s
+    call = api.RequestMany((api.Request(url=site.url("/a"), retry=ONCE),) * 3)
+    assert all(each.ok for each in maker.service(site).request_many(call, Scope.lasting(30)).items)
+    until(lambda: meters.cpu_s > before)

@@ -17,6 +17,8 @@ from config import settings as config
 from gaia.contracts import browser as b
 from gaia.errors import InvalidCall, PoolExhausted, SessionMissing
 from gaia.store.limits import Limit
+from tasks import metrics
+from tasks.browser.pool import EVENTS
 from tasks.browser.service import BrowserService
 from tasks.limits.cluster import Limits
 from tasks.limits.policy import Policy, levels
@@ -54,6 +56,12 @@ def make(dialler: Any) -> Iterator[Make]:
 
 def scope() -> Scope:
     return Scope.lasting(60, operation="browser.test")
+
+
+def test_every_event_is_counted_from_the_first_on(make: Make) -> None:
+    make()
+    for event in EVENTS:
+        assert metrics.REGISTRY.get_sample_value("gaia_browser_events_total", {"event": event}) is not None
 
 
 def take(service: BrowserService, **fields: Any) -> b.Captured:

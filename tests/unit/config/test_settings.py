@@ -37,6 +37,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "GAIA_FLOWER__BASIC_AUTH": ("me:hunter22", "hidden"),
     "GAIA_MONITOR__TOKEN": ("hunter2222222222", "hidden"),
     "GAIA_MONITOR__QUEUES": ('["celery"]', ("celery",)),
+    "GAIA_MONITOR__PROMETHEUS": ("https://prometheus.test/at/", "https://prometheus.test/at"),
     "GAIA_ARTIFACTS__URL": ("file:///srv/artifacts", "file:///srv/artifacts"),
 }
 """Values that are not guessed from the default's type."""
@@ -315,3 +316,29 @@ def test_a_worker_does_not_start_and_says_why_in_one_line() -> None:
     assert ended.stderr.strip().count("\n") == 0
     assert "GAIA_REDIS_URL: must be redis://" in ended.stderr
     assert "hunter22" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1:9090",
+        "ftp://a",
+        "http://",
+        "http://a:0",
+        "http://a:x",
+        "http://[",
+        "http://a?b",
+        "http://a#b",
+        "http://a;b",
+        'http://a"b',
+        "http://a<b",
+        "http://a b",
+        "http://ü",
+    ],
+)
+def test_a_prometheus_that_has_no_address_is_refused(address: str) -> None:
+    assert "GAIA_MONITOR__PROMETHEUS" in complaint(MONITOR__PROMETHEUS=address)
+
+
+def test_the_address_of_a_prometheus_takes_no_password_and_does_not_show_it() -> None:
+    assert "hunter22" not in complaint(MONITOR__PROMETHEUS="http://me:hunter22@prometheus.test/")

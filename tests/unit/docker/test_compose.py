@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,11 +15,12 @@ from config.settings import Worker, read, variables
 from gaia import wire
 from tasks.cli.main import COMMANDS
 from tasks.runtime.stopping import LAST_WORDS_S
-from tests.support import compose
+from tests.support import compose, dashboards
 from tests.support.cluster import ROOT
 
 SERVICES = compose.services()
-OURS = sorted(name for name in SERVICES if name not in {"redis", "celery-exporter"})
+FOREIGN = {"redis", "celery-exporter", "prometheus", "grafana"}
+OURS = sorted(name for name in SERVICES if name not in FOREIGN)
 
 
 def test_the_file_is_valid_by_the_compose_specification() -> None:
@@ -37,7 +39,9 @@ def test_whatever_a_service_refers_to_is_declared() -> None:
     for service in SERVICES.values():
         assert set(service["networks"]) <= set(file["networks"])
         assert set(service.get("depends_on", ())) <= set(SERVICES)
-        assert {each.partition(":")[0] for each in service.get("volumes", ())} <= set(file["volumes"])
+        mounted = [each.partition(":")[0] for each in service.get("volumes", ())]
+        assert {each for each in mounted if not each.startswith(".")} <= set(file["volumes"])
+        assert all((compose.PATH.parent / each).is_dir() for each in mounted if each.startswith("."))
 
 
 # --- commands and settings
@@ -98,10 +102,11 @@ def test_the_monitor_and_the_workers_it_asks_listen_behind_one_token() -> None:
         assert set(SERVICES[queue]["networks"]) & set(SERVICES["monitor"]["networks"])
 
 
-def test_only_two_pages_are_published_and_on_loopback() -> None:
+def test_only_three_pages_are_published_and_on_loopback() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {
         "flower": [f"127.0.0.1:5555:{read({}).flower.port}"],
+        "grafana": ["127.0.0.1:3000:3000"],
         "monitor": [f"127.0.0.1:9808:{read({}).monitor.port}"],
     }
 
@@ -112,6 +117,49 @@ def test_the_other_exporter_starts_only_when_asked_for_and_is_given_the_broker_a
     assert "ports" not in service
     given = {name: compose.interpolate(value) for name, value in service["environment"].items()}
     assert given == {"CE_BROKER_URL": read(compose.environment("api")).redis_url}
+
+
+def test_grafana_lets_nobody_in_without_the_password_and_finds_our_dashboards() -> None:
+    service = SERVICES["grafana"]
+    given = compose.environment("grafana", {"GAIA_GRAFANA_PASSWORD": "a-password"})
+    assert service["profiles"] == SERVICES["prometheus"]["profiles"] == ["grafana"]
+    assert given["GF_SECURITY_ADMIN_PASSWORD"] == "a-password"
+    unset = subprocess.run(
+        [*service["entrypoint"], *map(compose.interpolate, service["command"])],
+        env={"PATH": os.environ["PATH"], **compose.environment("grafana")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert unset.returncode
+    assert "set GAIA_GRAFANA_PASSWORD" in unset.stderr
+    assert (given["GF_AUTH_ANONYMOUS_ENABLED"], given["GF_USERS_ALLOW_SIGN_UP"]) == ("false", "false")
+    mounts = {target: source for source, target, *_ in (each.split(":") for each in service["volumes"])}
+    folder = compose.PATH.parent / mounts["/etc/grafana/provisioning"]
+    (source,) = yaml.safe_load((folder / "datasources" / "prometheus.yml").read_text())["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    (provider,) = yaml.safe_load((folder / "dashboards" / "gaia.yml").read_text())["providers"]
+    path = provider["options"]["path"]
+    assert (compose.PATH.parent / mounts[path]).samefile(dashboards.FOLDER)
+    assert given["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == f"{path}/overview.json"
+
+
+def test_prometheus_in_a_container_asks_the_monitor_with_the_token(tmp_path: Path) -> None:
+    """Its start-up script, run here, makes of the repository's file one that a Prometheus takes."""
+    (script,) = SERVICES["prometheus"]["command"]
+    script = compose.interpolate(script)
+    for there, here in (
+        ("/tmp/", f"{tmp_path}/"),  # noqa: S108 - of the container
+        ("/etc/gaia", str(ROOT / "config" / "prometheus")),
+        ("exec prometheus", "true"),
+    ):
+        script = script.replace(there, here)
+    subprocess.run(["sh", "-euc", script], env={"PATH": os.environ["PATH"], "MONITOR_TOKEN": "t" * 16}, check=True)
+    found = yaml.safe_load((tmp_path / "prometheus.yml").read_text())
+    asked = [*found["scrape_configs"], *found["scrape_configs"][1]["http_sd_configs"]]
+    assert [each["authorization"]["credentials_file"] for each in asked] == [f"{tmp_path}/token"] * 3
+    assert (tmp_path / "token").read_text() == "t" * 16
+    assert "127.0.0.1" not in json.dumps(found)
 
 
 # --- confinement

@@ -6,6 +6,7 @@ from contextlib import closing, suppress
 import pytest
 
 from gaia.errors import ConnectFailed, EgressDenied, GaiaError, NameNotFound, TimedOut
+from tasks import metrics
 from tasks.egress import descriptors
 from tasks.egress.proxy import MAX_HEAD_BYTES, Proxy
 
@@ -309,6 +310,8 @@ def test_a_hundred_tunnels_are_held_at_once(proxy: Proxy, server: Callable[[Serv
         assert read_head(each).startswith(b"HTTP/1.1 200")
         each.sendall(b"%03d" % number)
     assert [each.recv(3) for each in clients] == [b"%03d" % number for number in range(100)]
+    assert metrics.REGISTRY.get_sample_value("gaia_proxy_connections") >= 100
+    assert proxy.connections() == 100
     for each in clients:
         each.close()
 

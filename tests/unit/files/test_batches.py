@@ -19,6 +19,7 @@ from gaia.errors import (
     PreconditionFailed,
     QuotaExceeded,
 )
+from tasks import metrics
 from tasks.files import batches, together
 from tasks.files.service import FilesService
 from tasks.scope import Scope
@@ -171,3 +172,10 @@ def test_a_batch_gives_no_more_than_one_call_may(door: Door, monkeypatch: pytest
     steps = [files.Read("data:f"), files.Tail("data:f"), files.Stat("data:f"), files.List("data:")]
     found = door(files.Batch.of(*steps))
     assert errors(found) == [None, BodyTooLarge, None, BodyTooLarge]
+
+
+def test_what_a_batchs_threads_use_counts_as_its_operation(door: Door) -> None:
+    scope = Scope.lasting(60, operation=f"test.batch_{door.root.parent.name}")
+    found = door.service.batch(files.Batch.of(*writes(33, durable=True)), scope)
+    assert errors(found) == [None] * 33
+    assert metrics.meters(scope.operation).cpu_s > 0

@@ -5,6 +5,7 @@ import pytest
 from config.settings import Limits as Defaults
 from gaia.errors import LimitExceeded, Unreachable
 from gaia.store.limits import Limit
+from tasks import metrics
 from tasks.cli.server import free_port
 from tasks.limits.cluster import Limits
 from tasks.limits.policy import Policy, levels
@@ -73,6 +74,16 @@ def test_what_others_took_is_waited_for_within_the_bound_alone() -> None:
         found.pace(Scope.lasting(), 1, longest_s=0.3)
     with pytest.raises(LimitExceeded):
         found.leave(Scope.lasting(), 1, longest_s=0.3)
+
+
+def test_the_time_that_a_transfer_waits_is_counted() -> None:
+    def paused_s() -> float:
+        return metrics.REGISTRY.get_sample_value("gaia_limit_paused_seconds_total", {"limit": "bytes"}) or 0.0
+
+    _, found = throttle(bytes_per_s=1000.0, burst=1)
+    before_s = paused_s()
+    found.pace(Scope.lasting(), 300, longest_s=10)
+    assert paused_s() - before_s > 0.1
 
 
 def test_what_takes_too_long_alone_takes_nothing() -> None:

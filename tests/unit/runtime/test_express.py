@@ -274,7 +274,7 @@ def test_the_stored_text_is_the_one_that_celery_writes(app: Celery, key: str | N
     request = SimpleNamespace(properties={"delivery_tag": "a-tag"}, chord=None, children=[], group=None, **headers)
     found = []
     for store in (
-        lambda: backend.succeed("a-tag", headers, {"n": 1}),
+        lambda: backend.succeed("a-tag", headers, b'{"n": 1}'),
         lambda: backend.store_result("an-id", {"n": 1}, "SUCCESS", request=request),
     ):
         assert store()
@@ -290,4 +290,4 @@ def test_the_stored_text_is_the_one_that_celery_writes(app: Celery, key: str | N
 def test_a_result_of_a_message_that_is_not_held_waits_for_no_commit(app: Celery) -> None:
     backend = app.backend
     assert isinstance(backend, Backend)
-    assert not backend.succeed("no-tag", {"id": "an-id"}, {})
+    assert not backend.succeed("no-tag", {"id": "an-id"}, b"{}")

@@ -1,0 +1,108 @@
+"""The command: `python -m tests.load [--rounds N] [--share 0.1]`.
+
+Each round starts a cluster that has done nothing yet, has the thousand operations in flight at once (cold: no Chromium
+runs, no connection is open, no name is known), has them so once more (warm), then each part alone through the queue,
+then the same work without queue and worker. Medians of the rounds; what is compared is of the same run.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from tests.load import parts, stress
+from tests.load.parts import World
+from tests.load.stress import Took
+
+AIM_S = 3.76
+"""What the original took for a thousand calls that did nothing."""
+
+Found = dict[tuple[str, str], list[Took]]
+"""What was run (`cold`, `warm`, `alone`, `bare`), with which part or all, and what each round took."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--share", type=float, default=1.0, help="of the mix, for a trial")
+    options = parser.parse_args()
+    mix = parts.shared(options.share)
+    found: Found = defaultdict(list)
+    print(f"{stress.cores()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="load-") as name:
+        Path(name).chmod(0o711)
+        with stress.world(Path(name)) as given:
+            parts.bare("browser", parts.operations("browser", given, "start", 8))
+            for number in range(options.rounds):
+                one_round(Path(name), given, number, mix, found)
+                print(f"round {number + 1}: {told(found)}", file=sys.stderr, flush=True)
+    print(table(found, mix))
+    return int(any(each.right != each.asked for takes in found.values() for each in takes))
+
+
+def one_round(folder: Path, given: World, number: int, mix: Mapping[str, int], found: Found) -> None:
+    """Run everything once."""
+    with stress.workers(folder / f"cluster{number}", given, *stress.EACH_ITS_OWN) as url:
+        for way in ("cold", "warm"):
+            found[way, "all"].append(stress.combined(url, given, f"{way}{number}", mix))
+        for part, count in mix.items():
+            found["alone", part].append(stress.combined(url, given, f"alone{number}", {part: count}))
+    for part, count in mix.items():
+        operations = parts.operations(part, given, f"bare{number}", count)
+        found["bare", part].append(stress.bare(part, operations))
+
+
+def told(found: Found) -> str:
+    cold, warm = found["cold", "all"][-1], found["warm", "all"][-1]
+    return f"cold {cold.wall_s:.2f} s, warm {warm.wall_s:.2f} s, load {os.getloadavg()[0]:.1f}"
+
+
+def table(found: Found, mix: Mapping[str, int]) -> str:
+    """Give the tables in Markdown."""
+    lines = [
+        "",
+        "| | operations | cold, s | warm, s | alone, s | bare, s | CPU s alone | CPU s bare |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for part, count in mix.items():
+        ends = [middle(each.ended_s[part] for each in found[way, "all"]) for way in ("cold", "warm")]
+        walls = [middle(each.wall_s for each in found[way, part]) for way in ("alone", "bare")]
+        used = [middle(each.cpu_s for each in found[way, part]) for way in ("alone", "bare")]
+        lines.append(row(part, count, *ends, *walls, *used))
+    sums = [
+        sum(middle(getattr(each, name) for each in found[way, part]) for part in mix)
+        for name in ("wall_s", "cpu_s")
+        for way in ("alone", "bare")
+    ]
+    walls = [middle(each.wall_s for each in found[way, "all"]) for way in ("cold", "warm")]
+    lines += [row("**all at once**; alone and bare: the sum", sum(mix.values()), *walls, *sums), ""]
+    return "\n".join([*lines, *(sentence(way, found[way, "all"]) for way in ("cold", "warm"))])
+
+
+def row(name: str, count: int, *figures: float) -> str:
+    return f"| {name} | {count} | {' | '.join(f'{each:.2f}' for each in figures)} |"
+
+
+def sentence(way: str, takes: list[Took]) -> str:
+    """Say of one way what the table has no room for."""
+    walls = sorted(each.wall_s for each in takes)
+    used = middle(each.cpu_s for each in takes)
+    right, asked = (sum(getattr(each, name) for each in takes) for name in ("right", "asked"))
+    return (
+        f"{way}: {middle(walls):.2f} s ({walls[0]:.2f} to {walls[-1]:.2f}), aim {AIM_S}; {right} of {asked} right; "
+        f"in flight at once {min(each.in_flight for each in takes)} at least; CPU {used:.2f} s, so no less than "
+        f"{used / stress.cores():.2f} s on {stress.cores()} cores"
+    )
+
+
+def middle(figures: Iterable[float]) -> float:
+    return statistics.median(figures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

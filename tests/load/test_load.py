@@ -1,0 +1,37 @@
+"""The short form of `python -m tests.load`: a tenth of the mix, one worker of all queues that has done nothing yet.
+
+How long it takes is not asserted.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from gaia import wire
+from gaia.errors import NotConfigured
+from tasks.browser import chromium
+from tests.load import parts, stress
+
+
+@pytest.fixture(autouse=True)
+def _chromium() -> None:
+    try:
+        chromium.find(None)
+    except NotConfigured as missing:
+        pytest.skip(str(missing))
+
+
+def test_every_operation_of_the_mix_in_flight_at_once_comes_back_right(tmp_path: Path) -> None:
+    mix = parts.shared(0.1)
+    with stress.world(tmp_path) as given, stress.workers(tmp_path / "cluster", given, wire.QUEUES) as url:
+        took = stress.combined(url, given, "short", mix)
+    assert (took.right, took.asked) == (100, 100)
+    # Some may have come back before the last was submitted; hardly all of them, with a Chromium that has to start.
+    assert 0 < took.in_flight <= 100
+    assert took.ended_s.keys() == mix.keys()
+
+
+@pytest.mark.parametrize("part", parts.MIX)
+def test_the_bare_work_of_a_part_is_the_same_work(tmp_path: Path, part: str) -> None:
+    with stress.world(tmp_path) as given:
+        assert stress.bare(part, parts.operations(part, given, "bare", 4)).right == 4
