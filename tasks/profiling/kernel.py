@@ -94,7 +94,7 @@ class Task:
     def _read(self, name: str) -> bytes:
         size = _LIBC.pread(self._files[name], self._buffer, _READ_BYTES, 0)
         if size <= 0:
-            raise ProcessLookupError(self.id)
+            raise ProcessLookupError(f"{name} of thread {self.id} cannot be read")
         return self._buffer.raw[:size]
 
 

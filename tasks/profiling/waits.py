@@ -178,6 +178,7 @@ def waits(seconds: float, wait: Callable[[float], object] | None = None, *, inte
     sampler = _Sampler(found, _interpreters_lock())
     own, began = Task(sampler.own), time.monotonic_ns()
     try:
+        own.call()  # where that may not be read, there is nothing to watch
         while sampler.looked_at - began < seconds * 1e9:
             sampler.look()
             ready_ns, due = own.account().ready_ns, time.monotonic_ns() + int(interval_s * 1e9)
