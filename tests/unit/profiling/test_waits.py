@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -101,12 +102,12 @@ def test_threads_that_compute_wait_for_a_cpu_or_for_the_interpreter() -> None:
 
 
 def test_a_thread_that_waits_alone_does_not_wait_for_the_interpreter() -> None:
-    ended = threading.Event()
+    ended, nap = threading.Event(), partial(time.sleep, 0.05)  # what is watched, not what the test waits by
     readable, writable = os.pipe()
 
     def sleeps() -> None:
         while not ended.is_set():
-            time.sleep(0.05)
+            nap()
 
     def polls() -> None:
         poller = select.poll()
