@@ -49,6 +49,7 @@ VOCABULARY: Final[Mapping[str, str]] = {
     "step": "turn, upkeep or heartbeat",
     "event": "of the metric's own text",
     "reason": "of the metric's own text",
+    "loop": "worker or browser",
     "generation": "of Python's garbage collector",
     "queue": "a queue of the worker",
     "node": "this worker",
@@ -63,6 +64,8 @@ VOCABULARY: Final[Mapping[str, str]] = {
 
 # A second series for each counter and histogram that tells when it was made: Prometheus sees resets without.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client
+
+LAG_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 Source = Callable[[], float | Mapping[str, float]]
 
@@ -167,6 +170,14 @@ WORKER: Final = Gauge(
 SLOTS: Final = Gauge("gaia_slots", "Calls that may run at once here.", registry=REGISTRY)
 READY: Final = Readings("gaia_worker_ready", "1 if the worker consumes, see docs/monitoring.md; else 0.")
 LOOP_AGE: Final = Readings("gaia_loop_age_seconds", "Since the loop of the worker last turned.")
+LOOP_LAG: Final = Histogram(
+    "gaia_loop_lag_seconds",
+    "From when a timer of a loop was due, once a second, to when it ran: worker (of fetch and commit), browser (of all "
+    "pages).",
+    ["loop"],
+    buckets=LAG_BUCKETS,
+    registry=REGISTRY,
+)
 FETCH_AGE: Final = Readings("gaia_fetch_age_seconds", "Since the server last answered a turn or a wait.")
 RENEWALS: Final = Counter(
     "gaia_worker_renewals",

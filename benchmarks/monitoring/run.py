@@ -32,6 +32,7 @@ from tasks.files.meter import Meter  # noqa: E402 - as above
 from tasks.monitor.calls import RUN_BOUNDS, STATES, WAIT_BOUNDS, Calls  # noqa: E402 - as above
 from tasks.monitor.series import Book  # noqa: E402 - as above
 from tasks.profiling.sampling import sample  # noqa: E402 - as above
+from tasks.profiling.waits import waits  # noqa: E402 - as above
 from tasks.runtime.pages import Page, Server  # noqa: E402 - as above
 from tasks.runtime.weighing import Weighed  # noqa: E402 - as above
 
@@ -257,7 +258,7 @@ def scrapes(rounds: int) -> None:
 
 
 def profiles(rounds: int, seconds: float) -> None:
-    """Print what a CPU profile costs the process that it is taken of: work done in the same time, with and without."""
+    """Print what a profile costs the process that it is taken of: work done in the same time, with and without."""
     ended = threading.Event()
     idle = [threading.Thread(target=ended.wait, daemon=True) for _ in range(16)]
     for each in idle:
@@ -270,26 +271,30 @@ def profiles(rounds: int, seconds: float) -> None:
             count += 1
         return count
 
-    def profiled() -> float:
-        taker = threading.Thread(target=sample, args=(seconds,))
+    def profiled(take: Callable[[float], object]) -> float:
+        taker = threading.Thread(target=take, args=(seconds,))
         taker.start()
         found = work()
         taker.join()
         return found
 
-    per_cpu: dict[str, list[float]] = {"without": [], "with": []}
+    ways: dict[str, Callable[[], float]] = {
+        "without": work,
+        "CPU profile": lambda: profiled(sample),
+        "waits": lambda: profiled(waits),
+    }
+    per_cpu: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
-        for name, take in (("without", work), ("with", profiled)):
+        for name, take in ways.items():
             began = time.process_time()
             per_cpu[name].append(take() / (time.process_time() - began))
     ended.set()
-    print(f"\nA CPU profile, 100 samples a second of 18 threads; {rounds} rounds of {seconds:g} s\n")
-    print("| | pieces of work a second of the process's CPU |\n|---|---|")
+    print(f"\nProfiles of 18 threads; {rounds} rounds of {seconds:g} s\n")
+    print("| | pieces of work a second of the process's CPU | what it takes from the work, % |\n|---|---|---|")
     for name, found in per_cpu.items():
-        print(f"| {name} | {statistics.median(found):.0f} |")
-    pairs = sorted(1 - b / a for a, b in zip(per_cpu["without"], per_cpu["with"], strict=True))
-    least, middle, most = (100 * each for each in (pairs[0], statistics.median(pairs), pairs[-1]))
-    print(f"\nWhat it takes from the work: {middle:.1f} % ({least:.1f} to {most:.1f}).")
+        pairs = sorted(100 - 100 * b / a for a, b in zip(per_cpu["without"], found, strict=True))
+        spread = f"{statistics.median(pairs):.1f} ({pairs[0]:.1f} to {pairs[-1]:.1f})"
+        print(f"| {name} | {statistics.median(found):.0f} | {spread} |")
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from gaia.errors import BrowserUnavailable
 from tasks import metrics
+from tasks.runtime.lag import Lag
 from tasks.scope import Scope
 
 T = TypeVar("T")
@@ -147,9 +148,13 @@ def _outcome(done: "Future[T]", stop: Callable[[], None], scope: Scope, timeout_
 
 def _main(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
+    lag = Lag("browser")
+    loop.add_reader(lag.descriptor, lag.tell)
     try:
         loop.run_forever()
     finally:
+        loop.remove_reader(lag.descriptor)
+        lag.close()
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.run_until_complete(asyncio.sleep(0))  # transports close a step later
         loop.close()

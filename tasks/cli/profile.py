@@ -13,8 +13,10 @@ import click
 from config.settings import load
 from tasks.runtime.pages import WILDCARDS
 
-PAGES: Final = {"cpu": "profile", "heap": "heap", "threads": "threads", "gc": "gc", "tasks": "tasks"}
-ENDINGS: Final = {"pprof": "pb.gz", "speedscope": "speedscope.json", "svg": "svg", "folded": "txt"}
+PAGES: Final = {"cpu": "profile", "heap": "heap", "waits": "waits", "threads": "threads", "gc": "gc", "tasks": "tasks"}
+ENDINGS: Final = {"pprof": "pb.gz", "speedscope": "speedscope.json", "svg": "svg", "folded": "txt", "text": "txt"}
+TAKEN: Final = {"cpu": "svg", "heap": "svg", "waits": "text"}
+"""What takes its time, and in which format it comes unless one is asked for."""
 MARGIN_S: Final = 30.0
 
 
@@ -22,8 +24,8 @@ MARGIN_S: Final = 30.0
 @click.argument("what", type=click.Choice(list(PAGES)))
 @click.argument("worker", required=False)
 @click.option("--queue", help="All workers of this queue, added up, in place of one.")
-@click.option("--seconds", type=click.FloatRange(0.1, 300), default=None, help="30 for cpu, 5 for heap.")
-@click.option("--format", "form", type=click.Choice(list(ENDINGS)), default="svg", help="Of cpu and heap.")
+@click.option("--seconds", type=click.FloatRange(0.1, 300), default=None, help="30 for cpu, 5 for heap, 10 for waits.")
+@click.option("--format", "form", type=click.Choice(list(ENDINGS)), help="svg, for waits text.")
 @click.option("--output", type=click.Path(path_type=Path), help="The file to write; by default named by what it is.")
 @click.option("--py-spy", "by_py_spy", is_flag=True, help="Let py-spy sample a worker of this machine, C code too.")
 def profile(
@@ -31,7 +33,7 @@ def profile(
     worker: str | None,
     queue: str | None,
     seconds: float | None,
-    form: str,
+    form: str | None,
     output: Path | None,
     by_py_spy: bool,  # noqa: FBT001 - as above
 ) -> None:
@@ -41,10 +43,11 @@ def profile(
     if by_py_spy:
         _py_spy(worker, seconds or 30.0, output)
         return
-    given = {"worker": worker, "queue": queue, "seconds": seconds, "format": form if what in {"cpu", "heap"} else None}
+    form = (form or TAKEN[what]) if what in TAKEN else None
+    given = {"worker": worker, "queue": queue, "seconds": seconds, "format": form}
     query = urlencode({name: value for name, value in given.items() if value is not None})
     body = _asked(f"/debug/pprof/{PAGES[what]}?{query}", (seconds or 30.0) + MARGIN_S)
-    if what not in {"cpu", "heap"}:
+    if form is None or (form == "text" and output is None):
         sys.stdout.buffer.write(body)
         return
     path = output or Path(f"{what}.{ENDINGS[form]}")

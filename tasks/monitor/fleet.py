@@ -7,10 +7,9 @@ from typing import Final
 from urllib.parse import urlencode
 
 from gaia.store.nodes import Node
-from tasks.profiling.formats import FORMATS
 from tasks.profiling.profile import Profile
 from tasks.runtime.pages import Asked, Page
-from tasks.runtime.profiles import PREFIX, TAKERS, wanted
+from tasks.runtime.profiles import FORMS, PREFIX, TAKERS, wanted
 
 MARGIN_S: Final = 15.0
 """Beyond its seconds, for a profile to be written and sent."""
@@ -45,5 +44,5 @@ def answer(asked: Asked, nodes: Sequence[Node], ask: Ask) -> Page:
     if not profiles:
         said = next((each for each in pages if each is not None), None)
         return said or Page(b"no worker answered\n", HTTPStatus.BAD_GATEWAY)
-    write, kind = FORMATS[form]
+    write, kind = FORMS[form]
     return Page(write(Profile.merged(profiles)), kind=kind)

@@ -1,10 +1,11 @@
 """The profiles of one worker, under the paths that Go's programs have: `/debug/pprof/...`.
 
     profile?seconds=30    CPU by stack       heap?seconds=5    what was allocated meanwhile and lives still
+    waits?seconds=10      where threads wait, and how late loops are
     threads               every stack        gc                what the collector holds        tasks    what runs
 
-`format` of the first two is pprof, speedscope, svg, folded or json. There is none of it without a token, and one
-profile at a time.
+`format` of the first three is pprof, speedscope, svg, folded or json, of waits text too. There is none of it without a
+token, and one profile at a time.
 """
 
 import gc
@@ -19,11 +20,13 @@ from typing import Any, Final
 
 from celery.worker import state
 
+from tasks.metrics import LOOP_LAG
 from tasks.profiling.formats import FORMATS
 from tasks.profiling.heap import heap
-from tasks.profiling.profile import Profile
+from tasks.profiling.profile import Frame, Profile
 from tasks.profiling.sampling import sample
-from tasks.runtime.pages import NOT_FOUND, Asked, Page
+from tasks.profiling.waits import LAG, text, waits
+from tasks.runtime.pages import NOT_FOUND, TEXT, Asked, Page
 
 PREFIX: Final = "/debug/pprof/"
 
@@ -32,7 +35,32 @@ TYPES_SHOWN: Final = 40
 
 OFF: Final = Page(b"profiles are off: set GAIA_MONITOR__TOKEN\n", HTTPStatus.NOT_FOUND)
 
-TAKERS: Final[dict[str, tuple[Callable[[float], Profile], float]]] = {"profile": (sample, 30.0), "heap": (heap, 5.0)}
+FORMS: Final = {**FORMATS, "text": (text, TEXT)}
+"""How a profile can be had; text is of waits alone."""
+
+
+def _waits(seconds: float) -> Profile:
+    """Watch the threads, and how late the loops are meanwhile."""
+    before = _lags()
+    found = waits(seconds)
+    for name, lag in _lags().items():
+        count, late_s = (now - then for now, then in zip(lag, before.get(name, (0.0, 0.0)), strict=True))
+        found.add((Frame(LAG, "", 0), Frame(name, "", 0)), count, 1e9 * late_s)
+    return found
+
+
+def _lags() -> dict[str, tuple[float, float]]:
+    """Give how many timers each loop ran, and how late they were together."""
+    figures = {(each.name, each.labels.get("loop", "")): each.value for each in next(iter(LOOP_LAG.collect())).samples}
+    counts = {loop: value for (name, loop), value in figures.items() if name.endswith("_count")}
+    return {loop: (count, figures["gaia_loop_lag_seconds_sum", loop]) for loop, count in counts.items()}
+
+
+TAKERS: Final[dict[str, tuple[Callable[[float], Profile], float]]] = {
+    "profile": (sample, 30.0),
+    "heap": (heap, 5.0),
+    "waits": (_waits, 10.0),
+}
 """What takes a profile, and for how many seconds unless the request says."""
 
 _busy: Final = threading.Lock()
@@ -53,9 +81,10 @@ def wanted(name: str, query: dict[str, str]) -> tuple[float, str]:
     Raises:
         ValueError: with a sentence, if it asks for what is not there.
     """
-    form = query.get("format", "pprof")
-    if form not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}")
+    forms = FORMS if name == "waits" else FORMATS
+    form = query.get("format", "text" if name == "waits" else "pprof")
+    if form not in forms:
+        raise ValueError(f"format must be one of {', '.join(forms)}")
     try:
         seconds = float(query.get("seconds", TAKERS[name][1]))
     except ValueError:
@@ -74,9 +103,11 @@ def _taken(name: str, query: dict[str, str]) -> Page:
         return Page(b"a profile is being taken: one at a time\n", HTTPStatus.CONFLICT)
     try:
         found = TAKERS[name][0](seconds)
+    except OSError as failure:
+        return Page(f"the kernel does not tell: {failure}\n".encode(), HTTPStatus.NOT_IMPLEMENTED)
     finally:
         _busy.release()
-    write, kind = FORMATS[form]
+    write, kind = FORMS[form]
     return Page(write(found), kind=kind)
 
 

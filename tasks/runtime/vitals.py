@@ -6,6 +6,7 @@ go on answering `celery inspect ping`, since that comes over another connection 
 """
 
 import threading
+from functools import partial
 from typing import Any, Final
 
 from celery.worker import state
@@ -15,6 +16,7 @@ from gaia.store import keys
 from tasks import metrics
 from tasks.broker.channel import Fetching
 from tasks.runtime import identity
+from tasks.runtime.lag import Lag
 from tasks.runtime.pool import Pool
 from tasks.scope import Clock
 
@@ -50,6 +52,7 @@ class Vitals:
         loop = get_event_loop()
         if loop is not None:
             loop.on_tick.add(self._turn)
+            loop.on_tick.add(partial(_listen, loop, Lag("worker")))
 
     def ending(self) -> None:
         """Say that the worker begins to end."""
@@ -122,3 +125,9 @@ class Vitals:
         consumer = getattr(self._worker, "consumer", None)
         task_consumer = getattr(consumer, "task_consumer", None)
         return getattr(task_consumer, "channel", None)
+
+
+def _listen(loop: Any, lag: Lag) -> None:
+    """Have the loop run a timer; one that connected anew has forgotten its readers."""
+    if lag.descriptor not in loop.readers:
+        loop.add_reader(lag.descriptor, lag.tell)

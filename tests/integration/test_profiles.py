@@ -2,20 +2,25 @@
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
 import pytest
 
 from gaia import Gaia
 from tasks.cli.server import free_port
+from tasks.profiling.profile import Profile
+from tasks.profiling.waits import LOCK, RUNS, SAMPLER, TOLD
 from tests.support import cluster
 from tests.support.cluster import endpoint, get
-from tests.support.probe import Echo, Hold
+from tests.support.probe import Clog, Contend, Echo, Hold, Seize
 from tests.support.waiting import until
 
 TOKEN = "0123456789abcdef-token"
@@ -59,6 +64,16 @@ def running(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         cluster.stop(process)
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One worker of a database of its own, so that every call is its."""
+    folder = tmp_path_factory.mktemp("alone")
+    with cluster.valkey(folder / "valkey") as url:
+        found = Running(url, folder)
+        with cluster.probe_worker(url, log=folder / "log", GAIA_MONITOR__TOKEN=TOKEN):
+            yield found
+
+
 def node(running: Running, name: str) -> str:
     with Gaia(running.url) as g:
         return next(each.name for each in g.nodes() if each.name.startswith(f"{name}@"))
@@ -70,11 +85,11 @@ def raw(address: str) -> tuple[int, str]:
 
 def test_without_a_token_there_is_no_profile(fresh_url: str, tmp_path: Path) -> None:
     with cluster.probe_worker(fresh_url, log=tmp_path / "log"):
-        for page in ("profile", "heap", "threads", "tasks", "gc", ""):
+        for page in ("profile", "heap", "waits", "threads", "tasks", "gc", ""):
             assert get(f"{endpoint(fresh_url)}/debug/pprof/{page}")[0] == 404
 
 
-@pytest.mark.parametrize("page", ["profile", "threads", "tasks"])
+@pytest.mark.parametrize("page", ["profile", "waits", "threads", "tasks"])
 def test_a_profile_needs_the_token(running: Running, page: str) -> None:
     for address in (endpoint(running.url, "a@"), running.monitor):
         assert get(f"{address}/debug/pprof/{page}")[0] == 401
@@ -130,6 +145,84 @@ def test_the_workers_of_a_queue_are_profiled_as_one(running: Running) -> None:
     status, text = raw(f"{running.monitor}/debug/pprof/threads?queue=probe")
     assert status == 200
     assert text.count("=== ") == 2
+
+
+class Waits(NamedTuple):
+    """A report of a worker: seconds by state and innermost function, and what the sampler and the loops waited."""
+
+    seconds: dict[tuple[str, str], float]
+
+    @classmethod
+    def of(cls, address: str) -> Self:
+        status, body = raw(f"{address}/debug/pprof/waits?seconds=1.5&format=json")
+        assert status == 200, body
+        found: dict[tuple[str, str], float] = {}
+        for (root, *stack), (_, spent_ns) in Profile.read(body.encode()).stacks.items():
+            key = root.function, stack[-1].function if stack else ""
+            found[key] = found.get(key, 0.0) + spent_ns / 1e9
+        return cls(found)
+
+    def __getitem__(self, key: Any) -> float:
+        return self.seconds.get(key, 0.0)
+
+
+@contextmanager
+def under_way(running: Running, *calls: Any) -> Iterator[None]:
+    """Have calls run on a worker, each until its file is there."""
+    with Gaia(running.url) as g:
+        pending = [g.submit(each) for each in calls]
+        try:
+            until(lambda: any(Path(each.started).exists() for each in calls), 60)
+            yield
+        finally:
+            for each in calls:
+                Path(each.release).touch()
+        for one in pending:
+            one.get(timeout=60)
+
+
+def files_of(folder: Path, name: str) -> tuple[str, str]:
+    return str(folder / f"{name}.started"), str(folder / f"{name}.release")
+
+
+def test_the_waits_of_a_worker_name_the_lock_that_its_calls_wait_for(alone: Running, tmp_path: Path) -> None:
+    with under_way(alone, Contend(*files_of(tmp_path, "a")), Contend(*files_of(tmp_path, "b"))):
+        found = until(lambda: (seen := Waits.of(endpoint(alone.url)))[LOCK, "contend"] > 1.0 and seen, 60)
+    assert max((each for each in found.seconds if each[0] == LOCK), key=found.__getitem__) == (LOCK, "contend")
+
+
+def test_the_waits_of_a_worker_tell_that_a_call_holds_the_interpreter(alone: Running, tmp_path: Path) -> None:
+    with under_way(alone, Seize(*files_of(tmp_path, "a"))):
+        status, text = raw(f"{endpoint(alone.url)}/debug/pprof/waits?seconds=1.5")
+        found = Waits.of(endpoint(alone.url))
+    assert status == 200
+    assert "seize (tests/support/probe.py:" in text.partition(RUNS + "\n")[2]
+    runs = max((each for each in found.seconds if each[0] == RUNS), key=found.__getitem__)
+    assert runs == (RUNS, "seize")
+    assert sum(spent for (root, _), spent in found.seconds.items() if root == SAMPLER) > 0.1
+
+
+def test_the_waits_of_a_worker_show_what_keeps_its_loop_from_turning(alone: Running, tmp_path: Path) -> None:
+    where = endpoint(alone.url)
+    with under_way(alone, Clog(*files_of(tmp_path, "a"))):
+        status, body = raw(f"{where}/debug/pprof/waits?seconds=2.5&format=json")
+        assert status == 200
+    told = {stack for stack in Profile.read(body.encode()).stacks if stack[0].function == TOLD}
+    (blocked,) = [stack for stack in told if any(each.function.endswith("clog.<locals>.block") for each in stack)]
+    assert "asynloop" in {each.function for each in blocked}
+    late = r'gaia_loop_lag_seconds_sum\{loop="worker"\} ([0-9.e+-]+)'
+    until(lambda: float(re.findall(late, raw(f"{where}/metrics")[1])[0]) > 1.0, 60)
+
+
+def test_the_waits_of_a_queue_are_added_up_and_shown_by_the_command(running: Running) -> None:
+    done = running.command("waits", "--queue", "probe", "--seconds", "1")
+    assert done.returncode == 0, done.stderr
+    assert "A thread that wanted the interpreter waited" in done.stdout
+    assert "A timer of the worker loop ran" in done.stdout
+    done = running.command("waits", node(running, "a"), "--seconds", "0.5", "--format", "svg")
+    assert done.returncode == 0, done.stderr
+    assert (running.folder / "waits.svg").read_bytes().startswith(b"<svg")
+    assert raw(f"{running.monitor}/debug/pprof/profile?queue=probe&format=text")[0] == 400
 
 
 @pytest.mark.parametrize(

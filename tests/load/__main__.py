@@ -1,4 +1,4 @@
-"""The command: `python -m tests.load [--rounds N] [--share 0.1]`.
+"""The command: `python -m tests.load [--rounds N] [--pages navigate] [--share 0.1]`.
 
 Each round starts a cluster that has done nothing yet, has the thousand operations in flight at once (cold: no Chromium
 runs, no connection is open, no name is known), has them so once more (warm), then each part alone through the queue,
@@ -8,6 +8,7 @@ then the same work without queue and worker. Medians of the rounds; what is comp
 import argparse
 import os
 import platform
+import signal
 import statistics
 import sys
 import tempfile
@@ -29,9 +30,14 @@ Found = dict[tuple[str, str], list[Took]]
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--pages", choices=["capture", "navigate"], default="capture",
+        help="each in a tab that is cleaned after it, and its text; or in tabs of sessions that stay, and its title",
+    )  # fmt: skip
     parser.add_argument("--share", type=float, default=1.0, help="of the mix, for a trial")
     options = parser.parse_args()
     mix = parts.shared(options.share)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left
     found: Found = defaultdict(list)
     print(f"{stress.cores()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}", flush=True)
     with tempfile.TemporaryDirectory(prefix="load-") as name:
@@ -39,17 +45,18 @@ def main() -> int:
         with stress.world(Path(name)) as given:
             parts.bare("browser", parts.operations("browser", given, "start", 8))
             for number in range(options.rounds):
-                one_round(Path(name), given, number, mix, found)
+                one_round(Path(name), given, number, mix, found, in_tabs=options.pages == "navigate")
                 print(f"round {number + 1}: {told(found)}", file=sys.stderr, flush=True)
     print(table(found, mix))
     return int(any(each.right != each.asked for takes in found.values() for each in takes))
 
 
-def one_round(folder: Path, given: World, number: int, mix: Mapping[str, int], found: Found) -> None:
+def one_round(folder: Path, given: World, number: int, mix: Mapping[str, int], found: Found, *, in_tabs: bool) -> None:
     """Run everything once."""
+    given.tabs.pop(parts.QUEUED, None)
     with stress.workers(folder / f"cluster{number}", given, *stress.EACH_ITS_OWN) as url:
         for way in ("cold", "warm"):
-            found[way, "all"].append(stress.combined(url, given, f"{way}{number}", mix))
+            found[way, "all"].append(stress.combined(url, given, f"{way}{number}", mix, in_tabs=in_tabs))
         for part, count in mix.items():
             found["alone", part].append(stress.combined(url, given, f"alone{number}", {part: count}))
     for part, count in mix.items():

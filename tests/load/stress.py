@@ -77,12 +77,17 @@ def workers(folder: Path, given: World, *groups: tuple[str, ...]) -> Iterator[st
         yield url
 
 
-def combined(url: str, given: World, run: str, mix: Mapping[str, int]) -> Took:
-    """Have all operations of a mix in flight at once; wait for all, then look at every result."""
-    operations = {part: parts.operations(part, given, run, count) for part, count in mix.items()}
-    every = [each for found in operations.values() for each in found]
+def combined(url: str, given: World, run: str, mix: Mapping[str, int], *, in_tabs: bool = False) -> Took:
+    """Have all operations of a mix in flight at once; wait for all, then look at every result.
+
+    With `in_tabs` pages are loaded in tabs that stay; the first run opens them, which is part of its time.
+    """
     with Gaia(url) as g:
         began, used = time.time(), cpu_s()
+        if in_tabs:
+            parts.open_tabs(g, given)
+        operations = {part: parts.operations(part, given, run, count) for part, count in mix.items()}
+        every = [each for found in operations.values() for each in found]
         pending = [each.unwrap() for each in g.submit_many(each.call for each in every)]
         submitted = time.time()
         results = [each.get(timeout=WAIT_S) for each in pending]

@@ -25,9 +25,11 @@ def test_every_operation_of_the_mix_in_flight_at_once_comes_back_right(tmp_path:
     mix = parts.shared(0.1)
     with stress.world(tmp_path) as given, stress.workers(tmp_path / "cluster", given, wire.QUEUES) as url:
         took = stress.combined(url, given, "short", mix)
+        in_tabs = stress.combined(url, given, "tabs", {"browser": 8}, in_tabs=True)
     assert (took.right, took.asked) == (100, 100)
     # Some may have come back before the last was submitted; hardly all of them, with a Chromium that has to start.
     assert 0 < took.in_flight <= 100
+    assert (in_tabs.right, in_tabs.asked) == (8, 8)
     assert took.ended_s.keys() == mix.keys()
 
 

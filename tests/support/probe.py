@@ -11,6 +11,8 @@ import threading
 import time
 from pathlib import Path
 
+from kombu.asynchronous import get_event_loop
+
 from gaia.contracts.base import Call, Result, RetryPolicy, contract, secret
 from gaia.errors import ConnectFailed, TimedOut
 from tasks.broker.channel import Fetching
@@ -67,6 +69,30 @@ class Flaky(Call[Seen], operation="probe.flaky"):
 @contract
 class Hold(Call[Seen], operation="probe.hold"):
     """Say that it runs, and go on until a file appears, the call is cancelled, or its deadline passes."""
+
+    started: str
+    release: str
+
+
+@contract
+class Seize(Call[Seen], operation="probe.seize"):
+    """Hold the interpreter in C code, again and again, as long as `Hold`."""
+
+    started: str
+    release: str
+
+
+@contract
+class Contend(Call[Seen], operation="probe.contend"):
+    """Take a lock that all calls share, and hold it as long as `Hold`."""
+
+    started: str
+    release: str
+
+
+@contract
+class Clog(Call[Seen], operation="probe.clog"):
+    """Keep the worker's loop from turning, as long as `Hold`."""
 
     started: str
     release: str
@@ -232,6 +258,39 @@ def hold(call: Hold, scope: Scope) -> Seen:
         scope.check()
         scope.cancelled.wait(0.02)
     return Seen("released", scope.attempts)
+
+
+@handles(Seize)
+def seize(call: Seize, scope: Scope) -> Seen:
+    Path(call.started).touch()
+    while not Path(call.release).exists():
+        sum(range(1_000_000))
+        scope.check()
+    return Seen("let go")
+
+
+_shared = threading.Lock()
+
+
+@handles(Contend)
+def contend(call: Contend, scope: Scope) -> Seen:
+    with _shared:
+        return hold(Hold(call.started, call.release), scope)
+
+
+@handles(Clog)
+def clog(call: Clog, scope: Scope) -> Seen:
+    ended = threading.Event()
+
+    def block() -> None:
+        try:
+            hold(Hold(call.started, call.release), scope)
+        finally:
+            ended.set()
+
+    get_event_loop().call_soon(block)
+    ended.wait()
+    return Seen("unclogged")
 
 
 @handles(Append)

@@ -38,6 +38,7 @@ SIZES = {
     "step": 3,
     "event": 16,
     "reason": 16,
+    "loop": 2,
     "generation": 3,
 }
 """How many values a label has at most; of others, one a worker."""
