@@ -1,0 +1,78 @@
+"""A real Prometheus and a real monitor, with the repository's configuration."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from tasks.cli.server import free_port
+from tests.support import cluster, debian
+from tests.support.cluster import ROOT, get
+from tests.support.waiting import until
+
+FOLDER = ROOT / "config" / "prometheus"
+RULES = sorted((FOLDER / "rules").glob("*.yml"))
+MISSING = "NOT CHECKED: this machine has no Prometheus: `python -m tests.support.debian`"
+
+
+class Prometheus:
+    """A running server."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def ask(self, path: str) -> Any:
+        return json.loads(get(f"{self.url}/api/v1/{path}")[1])["data"]
+
+    def values(self, expr: str) -> list[float]:
+        return [float(each["value"][1]) for each in self.ask(f"query?query={quote(expr)}")["result"]]
+
+    def rules(self) -> list[Any]:
+        return [rule for group in self.ask("rules")["groups"] for rule in group["rules"]]
+
+    def firing(self) -> list[str]:
+        return [each["labels"]["alertname"] for each in self.ask("alerts")["alerts"] if each["state"] == "firing"]
+
+
+def every_second(text: str) -> str:
+    """Scrape and evaluate every second, with the rules as they are."""
+    return text.replace("rules/*.yml", f"{FOLDER}/rules/*.yml").replace("15s", "1s").replace("10s", "1s")
+
+
+@contextmanager
+def serve(
+    directory: Path, redis_url: str, *options: str, change: Callable[[str], str] = every_second, **environ: str
+) -> Iterator[Prometheus]:
+    """Run a monitor of the cluster at `redis_url`, and a Prometheus that scrapes it; `change` edits its configuration."""
+    binary = debian.program("prometheus")
+    assert binary is not None, MISSING
+    pages, port = free_port("127.0.0.1"), free_port("127.0.0.1")
+    text = change((FOLDER / "prometheus.yml").read_text().replace("127.0.0.1:9808", f"127.0.0.1:{pages}"))
+    (directory / "prometheus.yml").write_text(text)
+    variables = {**cluster.clean_environ(), "GAIA_REDIS_URL": redis_url, "GAIA_MONITOR__PORT": str(pages), **environ}
+    monitor = [sys.executable, "-P", "-m", "tasks.cli.main", "monitor"]
+    server = [
+        *(str(binary), f"--config.file={directory / 'prometheus.yml'}", f"--storage.tsdb.path={directory / 'data'}"),
+        *(f"--web.listen-address=127.0.0.1:{port}", *options),
+    ]
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        with (directory / "log").open("wb") as out:
+            for argv in (monitor, server):
+                processes.append(subprocess.Popen(argv, cwd=directory, env=variables, stdout=out, stderr=out))
+        until(lambda: _ready(f"http://127.0.0.1:{port}/-/ready"), 60, what="Prometheus")
+        yield Prometheus(f"http://127.0.0.1:{port}")
+    finally:
+        for each in processes:
+            cluster.stop(each)
+
+
+def _ready(url: str) -> bool:
+    try:
+        return get(url)[0] == 200
+    except OSError:
+        return False
