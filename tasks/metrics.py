@@ -201,6 +201,10 @@ DEAD_LETTERS: Final = Counter(
     registry=REGISTRY,
 )
 
+for _reason in LETTERS:
+    # A counter that begins with 1 shows no increase.
+    DEAD_LETTERS.labels(_reason)
+
 
 class Meters:
     """The calls of one operation: how many run, how they ended, how long they waited and ran. Thread-safe.
@@ -308,6 +312,8 @@ BROKER_FAILURES: Final = Counter(
     ["step"],
     registry=REGISTRY,
 )
+for _step in ("turn", "upkeep", "heartbeat"):
+    BROKER_FAILURES.labels(_step)
 ORPHANS: Final = Counter(
     "gaia_orphans_answered", "Calls for workers that have gone, answered by this one.", registry=REGISTRY
 )
@@ -327,6 +333,8 @@ LIMITS_AWAY: Final = Counter(
     ["choice"],
     registry=REGISTRY,
 )
+for _choice in ("open", "closed"):
+    LIMITS_AWAY.labels(_choice)
 LEASES: Final = Readings("gaia_limit_leases_held", "Slots of concurrency limits held here.", label="level")
 CIRCUITS: Final = Gauge(
     "gaia_circuits", "Circuits this worker used of late, by the state it last saw.", ["state"], registry=REGISTRY

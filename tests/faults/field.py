@@ -33,7 +33,12 @@ class Field:
     """Everything a fault needs; leaving it ends every process."""
 
     def __init__(
-        self, directory: Path, factor: float, *, queues: Sequence[str] = QUEUES, environ: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        factor: float,
+        *,
+        queues: Sequence[str] = QUEUES,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.directory, self.factor, self.queues = directory, factor, queues
         self._environ = dict(environ or {})
@@ -65,7 +70,7 @@ class Field:
         self._scratch = Path(enter(tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True)))
         self._scratch.chmod(0o1777)
         self.data = self.directory / "data"
-        self.data.mkdir(parents=True)
+        self.data.mkdir(parents=True, exist_ok=True)
         self.server = enter(cluster.server(self.directory / "redis"))
         self._stack.callback(_end_all_of, self.server.url)
         self.site = enter(Site(routes={"/": reply(b"well")}))
@@ -166,7 +171,7 @@ class Field:
         Raises:
             AssertionError: if something fires, naming it.
         """
-        self.pause(self.real_s(300) + 5)
+        self.pause(self.real_s(300))
         assert self.fires_nothing(60), f"before the fault: {self.watch.firing() or self.watch.pending()}"
 
     def pause(self, seconds: float) -> None:

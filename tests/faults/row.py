@@ -1,13 +1,15 @@
 """A row of the matrix: a fault, what it has to fire, and the account of what it fired."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from tests.faults.field import QUEUES, Field
 from tests.faults.scaling import Rule, alerts
+from tests.faults.watch import Seen
 from tests.support import prometheus
 
 RULES: Final = alerts(prometheus.RULES)
@@ -31,6 +33,12 @@ class Fault:
     environ: ClassVar[dict[str, str]] = {}
     holds_s: ClassVar[float] = 0.0
     """How long it lasts at least, under the committed rules' times."""
+
+    @contextmanager
+    def prepared(self, directory: Path) -> Iterator[None]:
+        """Have ready what has to be there before the cluster."""
+        del directory
+        yield
 
     def make(self, field: Field) -> None:
         raise NotImplementedError
@@ -80,7 +88,10 @@ def run(fault: Fault, directory: Path, factor: float, *, queues: Iterable[str] =
     """Make a fault in a cluster of its own; give the account."""
     account, began = Account(fault.name, fault.what, factor), time.monotonic()
     try:
-        with Field(directory, factor, queues=tuple(queues), environ=fault.environ) as field:
+        with (
+            fault.prepared(directory),
+            Field(directory, factor, queues=tuple(queues), environ=fault.environ) as field,
+        ):
             field.settle()
             field.watch.forget()
             _fill(account, fault, field)
@@ -102,20 +113,24 @@ def _fill(account: Account, fault: Fault, field: Field) -> None:
     cleared_at = time.time()
     fault.clear(field)
     _await_end(fault, field)
-    for name, seen in sorted(field.watch.seen().items(), key=lambda each: each[1].fired_at):
-        rule, onset_s = RULES[name], max(0.0, seen.true_at - made_at)
-        ended_s = None if seen.ended_at is None else max(0.0, seen.ended_at - cleared_at)
+    judge(account, fault, field.watch.seen(), made_at, cleared_at)
+
+
+def judge(account: Account, fault: Fault, seen: Mapping[str, Seen], made_at: float, cleared_at: float) -> None:
+    """Say of everything that was seen when it fired and ended, and whether it should have."""
+    for name, each in sorted(seen.items(), key=lambda item: item[1].fired_at):
+        rule, onset_s = RULES[name], max(0.0, each.true_at - made_at)
+        ended_s = None if each.ended_at is None else max(0.0, each.ended_at - cleared_at)
         account.fired[name] = Fired(
-            after_s=round(onset_s * _onset_factor(rule, field.factor) + rule.for_s, 1),
+            after_s=round(onset_s * _onset_factor(rule, account.factor) + rule.for_s, 1),
             measured_s=round(onset_s, 1),
-            ended_s=None if ended_s is None else round(ended_s * _end_factor(rule, field.factor), 1),
+            ended_s=None if ended_s is None else round(ended_s * _end_factor(rule, account.factor), 1),
             expected=name in fault.expected,
         )
-    fired = account.fired.keys()
-    account.missing = [each for each in fault.expected if each not in fired]
-    account.unexpected = [each for each in fired if each not in (*fault.expected, *fault.allowed)]
-    account.lasting = [each for each in fault.expected if each in fired and account.fired[each].ended_s is None]
-    account.silent = len(RULES) - len(fired)
+    account.missing = [each for each in fault.expected if each not in seen]
+    account.unexpected = [each for each in account.fired if each not in (*fault.expected, *fault.allowed)]
+    account.lasting = [each for each in fault.expected if each in seen and account.fired[each].ended_s is None]
+    account.silent = len(RULES) - len(seen)
 
 
 def _await_end(fault: Fault, field: Field) -> None:

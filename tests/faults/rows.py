@@ -1,12 +1,15 @@
 """The rows. Each says what it has to fire, and who may come along."""
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import ClassVar, Final
 
-from gaia import api, files
-from gaia.errors import GaiaError
+from gaia import api
 from tests.faults.field import Field
 from tests.faults.row import Fault
+from tests.support.disks import mounted
 from tests.support.probe import Grow, Poison
 from tests.support.web import Asked, reply
 
@@ -48,7 +51,14 @@ class BrokerRestart(Fault):
     name = "broker-restart"
     what = "Redis is killed and is back after five minutes"
     expected = ("GaiaRedisDown", "GaiaMonitorBlind", "GaiaBrokerFailing")
-    allowed = ("GaiaWorkerNotReady", "GaiaLimitsWithoutRedis", "GaiaSubsystemUnhealthy", "GaiaWorkersDying", *WAITS, *BUDGET)
+    allowed = (
+        "GaiaWorkerNotReady",
+        "GaiaLimitsWithoutRedis",
+        "GaiaSubsystemUnhealthy",
+        "GaiaWorkersDying",
+        *WAITS,
+        *BUDGET,
+    )
     holds_s = 300.0
 
     def make(self, field: Field) -> None:
@@ -135,6 +145,13 @@ class FullDisk(Fault):
     expected = ("GaiaDiskFull", "GaiaFilesErrorRateHigh")
     allowed = ("GaiaSubsystemUnhealthy",)
 
+    @contextmanager
+    def prepared(self, directory: Path) -> Iterator[None]:
+        place = directory / "data"
+        place.mkdir(parents=True)
+        with mounted(place, "-o", "size=4m"):
+            yield
+
     def make(self, field: Field) -> None:
         ballast = field.data / "ballast"
         with ballast.open("wb", buffering=0) as file:
@@ -220,7 +237,14 @@ class PoisonTask(Fault):
     name = "poison-task"
     what = "a call kills its worker again and again, which is started anew"
     expected = ("GaiaCallKillsWorkers", "GaiaDeadLettersNew", "GaiaWorkersDying")
-    allowed = ("GaiaWorkerNotReady", "GaiaWorkerNotScraped", "GaiaQueueWithoutWorker", "GaiaWorkerDown", *WAITS, *BUDGET)
+    allowed = (
+        "GaiaWorkerNotReady",
+        "GaiaWorkerNotScraped",
+        "GaiaQueueWithoutWorker",
+        "GaiaWorkerDown",
+        *WAITS,
+        *BUDGET,
+    )
 
     def make(self, field: Field) -> None:
         field.supervise()
@@ -257,7 +281,7 @@ class ExhaustedPool(Fault):
         self._answers.set()
 
 
-def _slow(seconds: float, stopped: threading.Event):  # type: ignore[no-untyped-def]
+def _slow(seconds: float, stopped: threading.Event) -> Callable[[Asked, object], bytes]:
     def route(asked: Asked, sock: object) -> bytes:
         del asked, sock
         stopped.wait(seconds)

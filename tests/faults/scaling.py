@@ -1,6 +1,6 @@
 """The committed rules with their times divided, so that an alert of an hour takes minutes.
 
-What is divided: `for`, ranges, steps and offsets in expressions, and the thresholds of ages, which grow by a second each
+What is divided: `for`, ranges, steps and offsets in expressions, and thresholds of ages, which grow by a second each
 second. What is not: rates (they are by the second anyway), quantiles of run and wait times, counts within a window.
 """
 
@@ -20,11 +20,13 @@ AGES: Final = frozenset(
 
 _STRING: Final = r'"(?:[^"\\]|\\.)*"'
 _DURATION: Final = r"(?:\d+(?:ms|[smhdwy]))+"
-_PLACE: Final = re.compile(rf"{_STRING}|(?P<range>\[\s*{_DURATION}\s*(?::\s*(?:{_DURATION})?\s*)?\])|\boffset\s+-?{_DURATION}")
+_PLACE: Final = re.compile(
+    rf"{_STRING}|(?P<range>\[\s*{_DURATION}\s*(?::\s*(?:{_DURATION})?\s*)?\])|\boffset\s+-?{_DURATION}"
+)
 _AGE: Final = re.compile(rf"{_STRING}|(\b(?:{'|'.join(sorted(AGES))})\s*[<>]=?\s*)(\d+(?:\.\d+)?)")
 
 
-class NotScalable(ValueError):
+class NotScalableError(ValueError):
     """An expression holds a time in a place where it is not looked for."""
 
 
@@ -56,13 +58,13 @@ def scaled_expr(expr: str, factor: float) -> str:
     """Give an expression with its times divided.
 
     Raises:
-        NotScalable: if what came of it is not the same expression with every time divided.
+        NotScalableError: if what came of it is not the same expression with every time divided.
     """
     found = _PLACE.sub(lambda place: _shortened(place, factor), expr)
     found = _AGE.sub(lambda place: place[0] if place[1] is None else f"{place[1]}{float(place[2]) / factor:g}", found)
     before, after = promql.parse(expr), promql.parse(found)
     if [round(each / factor, 3) for each in times_s(before)] != [round(each, 3) for each in times_s(after)]:
-        raise NotScalable(expr)
+        raise NotScalableError(expr)
     return found
 
 
@@ -116,10 +118,13 @@ def scaled_rules(text: str, factor: float) -> str:
 
 
 def scaled_config(factor: float, rules: Path) -> Callable[[str], str]:
-    """Give what divides the times of the configuration; it reads the rules in a directory."""
+    """Give what divides the times of the configuration; it reads the rules in a directory.
+
+    A scrape may take as long as its interval: a machine does not answer faster because times are divided.
+    """
 
     def change(text: str) -> str:
-        text = text.replace("rules/*.yml", f"{rules}/*.yml")
+        text = text.replace("rules/*.yml", f"{rules}/*.yml").replace("scrape_timeout: 10s", "scrape_timeout: 15s")
         return re.sub(rf"(_interval|_timeout): ({_DURATION})", lambda at: f"{at[1]}: {divided(at[2], factor)}", text)
 
     return change

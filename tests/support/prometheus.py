@@ -47,7 +47,7 @@ def every_second(text: str) -> str:
 def serve(
     directory: Path, redis_url: str, *options: str, change: Callable[[str], str] = every_second, **environ: str
 ) -> Iterator[Prometheus]:
-    """Run a monitor of the cluster at `redis_url`, and a Prometheus that scrapes it; `change` edits its configuration."""
+    """Run a monitor of the cluster at `redis_url`, and a Prometheus that scrapes it; `change` edits its file."""
     binary = debian.program("prometheus")
     assert binary is not None, MISSING
     pages, port = free_port("127.0.0.1"), free_port("127.0.0.1")
@@ -62,8 +62,10 @@ def serve(
     processes: list[subprocess.Popen[bytes]] = []
     try:
         with (directory / "log").open("wb") as out:
-            for argv in (monitor, server):
-                processes.append(subprocess.Popen(argv, cwd=directory, env=variables, stdout=out, stderr=out))
+            processes.extend(
+                subprocess.Popen(argv, cwd=directory, env=variables, stdout=out, stderr=out)
+                for argv in (monitor, server)
+            )
         until(lambda: _ready(f"http://127.0.0.1:{port}/-/ready"), 60, what="Prometheus")
         yield Prometheus(f"http://127.0.0.1:{port}")
     finally:

@@ -149,6 +149,10 @@ CASES: dict[str, tuple[Case, Case]] = {
     "GaiaApiPoolExhausted": (full("api", 5), full("api", 0)),
     "GaiaBrowserPoolExhausted": (full("browser", 5), full("browser", 0)),
     "GaiaApiRateLimited": (limited(30), limited(5)),
+    "GaiaDiskFull": (
+        {f'gaia_errors_total{{operation="files.x",error="DiskFull",{W}}}': rising(1)},
+        {f'gaia_errors_total{{operation="files.x",error="QuotaExceeded",{W}}}': rising(1)},
+    ),
     "GaiaFilesConcurrencyHigh": (gate(480, 0), gate(200, 0)),
     "GaiaBrowserTabsExcessive": one("gaia_descendants", 300, 40, PAGES),
     "GaiaProcessMemoryHigh": one("gaia_descendants_resident_bytes", 5e9, 1e9, STAGE),
@@ -191,6 +195,10 @@ CASES: dict[str, tuple[Case, Case]] = {
     "GaiaWorkerNotReady": one("gaia_node_ready", 0, 1),
     "GaiaSubsystemUnhealthy": (unhealthy(0), unhealthy(1)),
     "GaiaWorkerMemoryHigh": one("process_resident_memory_bytes", 3e9, 3e8),
+    "GaiaWorkerMemoryGrowing": (
+        {f"process_resident_memory_bytes{{{W}}}": rising(20e6, 400e6)},
+        {f"process_resident_memory_bytes{{{W}}}": rising(1e6, 600e6)},
+    ),
     "GaiaThreadsGrowing": ({f"gaia_threads{{{W}}}": rising(1, 160)}, {f"gaia_threads{{{W}}}": still(160)}),
     "GaiaWorkerDescriptorsHigh": (
         share("process_open_fds", "process_max_fds", 90),
@@ -224,6 +232,14 @@ def test_there_are_at_least_thirty_and_each_has_its_cases() -> None:
     assert CASES.keys() == ALERTS.keys()
 
 
+EARLY: dict[str, Case] = {
+    "GaiaDeadLettersNew": {f'gaia_dead_letters_total{{{W},reason="refused"}}': f"_x70 1+0x{STEPS}"},
+    "GaiaCallKillsWorkers": {f'gaia_dead_letters_total{{{W},reason="workers_lost"}}': f"_x70 1+0x{STEPS}"},
+    "GaiaWorkersDying": {f"gaia_leases_restored_total{{{W}}}": f"_x70 2+0x{STEPS}"},
+}
+"""What a worker counted before it was scraped for the first time, nine minutes before the end."""
+
+
 # --- by promtool
 
 
@@ -242,6 +258,7 @@ def failures(promtool: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     for rules, groups in FILES.items():
         names = [rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule]
         tests = [case(name, number, f"{STEPS - 1}m") for name in names for number in (0, 1)]
+        tests += [fired(name, EARLY[name], f"{STEPS - 1}m") for name in names if name in EARLY]
         files = [str(RECORDING), str(rules)]
         given = {"rule_files": sorted(set(files)), "evaluation_interval": "1m", "tests": tests}
         path = folder / rules.name
@@ -269,6 +286,19 @@ def case(name: str, number: int, at: str) -> dict[str, Any]:
             {"expr": expr, "eval_time": at, "exp_samples": [{"labels": "{}", "value": 1}] if word == "fires" else []}
         ],
     }
+
+
+def fired(name: str, series: Case, at: str) -> dict[str, Any]:
+    found = case(name, 0, at)
+    (asked,) = found["promql_expr_test"]
+    asked["expr"] = asked["expr"].replace('case!="fires"', 'case!="early"')
+    found["input_series"] = [{"series": each, "values": values} for each, values in series.items()]
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(EARLY))
+def test_what_a_new_worker_counted_before_it_was_scraped_fires(failures: str, name: str) -> None:
+    assert not re.search(rf'alertname="{name}",alertstate="firing",case!="early"', failures), failures
 
 
 @pytest.mark.parametrize("word", ["fires", "silent"])
