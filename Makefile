@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check chaos bench lock clean
+.PHONY: help setup demo up test check chaos faults bench lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ check: $(VENV)/.dev ## ruff, mypy, import-linter
 
 chaos: setup $(VENV)/.dev ## 20 000 calls under kills, cuts, restarts and the rest, beside stock Celery: what was lost (quarter of an hour)
 	$(BIN)/python -m tests.chaos --stock
+
+faults: setup $(VENV)/.dev $(VENV)/.debian ## a fault after another in a real cluster: which alerts fire, and when (half an hour)
+	$(BIN)/python -m tests.faults
 
 bench: setup ## the queue beside its peers, each in its own environment (half an hour, on a machine that does nothing else)
 	$(BIN)/python benchmarks/queue/run.py

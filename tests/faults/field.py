@@ -15,7 +15,7 @@ import psutil
 from celery import Celery
 
 from gaia import Gaia, wire
-from tests.faults.load import TRUE, Load
+from tests.faults.load import STEADY, TRUE, Load
 from tests.faults.scaling import scaled_config, scaled_rules
 from tests.faults.watch import Watch
 from tests.support import cluster, prometheus
@@ -69,8 +69,9 @@ class Field:
         # Chromium runs under another user, who has to reach its profile.
         self._scratch = Path(enter(tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True)))
         self._scratch.chmod(0o1777)
-        self.data = self.directory / "data"
+        self.data = self.directory / "root"
         self.data.mkdir(parents=True, exist_ok=True)
+        (self.data / STEADY.partition(":")[2]).touch()
         self.server = enter(cluster.server(self.directory / "redis"))
         self._stack.callback(_end_all_of, self.server.url)
         self.site = enter(Site(routes={"/": reply(b"well")}))

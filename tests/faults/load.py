@@ -15,7 +15,8 @@ from tests.support.probe import Echo
 ROUND_S: Final = 0.5
 DEADLINE_S: Final = 300.0
 TRUE: Final = str(Path("/bin/true").resolve())
-
+STEADY: Final = "data:steady"
+"""A file that is there from the beginning."""
 NAMES: Final = ("localhost", "127.0.0.1")
 
 
@@ -49,10 +50,9 @@ class Load:
                 return
 
     def _calls(self, number: int) -> list[Call[Any]]:
-        place = f"data:load/{number % 50}"
         calls: dict[str, list[Call[Any]]] = {
             "api": [api.Request(self._site)],
-            "files": [files.Write(place, b"x" * 1000, durable=False), files.Stat(place)],
+            "files": [files.Write(f"data:load/{number % 50}", b"x" * 1000, durable=False), files.Stat(STEADY)],
             "network": [network.Resolve(NAMES[number % 2])],
             "process": [process.Run((TRUE,))] if number % 2 == 0 else [],
             "browser": [browser.Capture(html="<p>load</p>", formats=("text",))] if number % 8 == 0 else [],

@@ -147,7 +147,7 @@ class FullDisk(Fault):
 
     @contextmanager
     def prepared(self, directory: Path) -> Iterator[None]:
-        place = directory / "data"
+        place = directory / "root"
         place.mkdir(parents=True)
         with mounted(place, "-o", "size=4m"):
             yield
