@@ -5,7 +5,7 @@ second. What is not: rates (they are by the second anyway), quantiles of run and
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -79,9 +79,9 @@ def times_s(expr: promql.Expr) -> list[float]:
     return [*spans_s(expr), *ages_s(expr)]
 
 
-def spans_s(expr: promql.Expr) -> list[float]:
-    """Give the ranges, steps and offsets."""
-    given = [getattr(node, name, None) for node in nodes(expr) for name in ("range", "step", "offset")]
+def spans_s(expr: promql.Expr, kinds: Sequence[str] = ("range", "step", "offset")) -> list[float]:
+    """Give the ranges, steps and offsets, or some of these."""
+    given = [getattr(node, kind, None) for node in nodes(expr) for kind in kinds]
     return [each.total_seconds() for each in given if isinstance(each, timedelta)]
 
 

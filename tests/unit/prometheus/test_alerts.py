@@ -44,6 +44,10 @@ def rising(per_minute: float, first: float = 0) -> str:
     return f"{first:g}+{per_minute:g}x{STEPS}"
 
 
+def alternating(*values: float) -> str:
+    return " ".join(f"{each:g}" for each in values * STEPS)
+
+
 def runs(queue: str, ok: float, error: float) -> Case:
     name = f'gaia_operations_total{{operation="{queue}.x",{W}'
     return {f'{name},outcome="ok"}}': rising(ok), f'{name},outcome="error"}}': rising(error)}
@@ -161,7 +165,10 @@ CASES: dict[str, tuple[Case, Case]] = {
         "gaia_limit_decisions_total", 20, 5, f'{W},limit="slots",level="host",outcome="near"'
     ),
     "GaiaDnsHitRateLow": (dns(100, 100), dns(190, 10)),
-    "GaiaCircuitOpen": one("gaia_circuits", 1, 0, f'{W},state="open"'),
+    "GaiaCircuitOpen": (
+        {f'gaia_circuits{{{W},state="open"}}': alternating(1, 0)},
+        {f'gaia_circuits{{{W},state="open"}}': f"1+0x3 0+0x{STEPS}", f'gaia_circuits{{{W},state="closed"}}': still(1)},
+    ),
     "GaiaLimitsWithoutRedis": counted("gaia_limits_away_total", 2, 0, f'{W},choice="open"'),
     "GaiaLimitRefusalsHigh": counted(
         "gaia_limit_decisions_total", 6000, 600, f'{W},limit="rate",level="host",outcome="refused"'
