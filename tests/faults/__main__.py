@@ -37,6 +37,7 @@ def main() -> int:
     return int(not all(each.sound for each in accounts))
 
 
+STALLED_S = 0.5
 COLUMNS = ("fault", "fires, after", "ends, after", "comes along", "silent", "verdict")
 
 
@@ -46,7 +47,7 @@ def table(accounts: list[Account]) -> str:
     for each in accounts:
         expected = {name: fired for name, fired in each.fired.items() if fired.expected}
         others = {name: fired for name, fired in each.fired.items() if not fired.expected}
-        ends = [f"{_short(name)} {_span(fired.ended_s)}" for name, fired in expected.items()]
+        ends = [f"{_short(name)} {_ended(fired.ended_s)}" for name, fired in expected.items()]
         cells = [_named(expected), ", ".join(ends) or "-", _named(others), str(each.silent), _verdict(each)]
         lines.append([each.what, *cells])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
@@ -63,6 +64,8 @@ def _verdict(account: Account) -> str:
         *(f"DID NOT END: {_short(each)}" for each in account.lasting),
         *([f"FAILED: {account.error}"] if account.error else []),
     ]
+    if parts and account.stalled_s > STALLED_S:
+        parts.append(f"the machine was busy: a look took {account.stalled_s:.1f} s")
     return "; ".join(parts) or "as expected"
 
 
@@ -70,9 +73,13 @@ def _short(name: str) -> str:
     return name.removeprefix("Gaia")
 
 
-def _span(seconds: float | None) -> str:
+def _ended(seconds: float | None) -> str:
     if seconds is None:
         return "not within the run"
+    return _span(seconds) if seconds else "before the fault did"
+
+
+def _span(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 

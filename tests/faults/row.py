@@ -74,6 +74,8 @@ class Account:
     silent: int = 0
     calls: int = 0
     took_s: float = 0.0
+    stalled_s: float = 0.0
+    """The longest that whoever watched was kept waiting, see `Watch.stalled_s`."""
     error: str = ""
 
     @property
@@ -95,7 +97,7 @@ def run(fault: Fault, directory: Path, factor: float, *, queues: Iterable[str] =
             field.settle()
             field.watch.forget()
             _fill(account, fault, field)
-            account.calls = field.load.submitted
+            account.calls, account.stalled_s = field.load.submitted, round(field.watch.stalled_s, 2)
     except (AssertionError, OSError) as failure:
         account.error = f"{type(failure).__name__}: {failure}"
     account.took_s = round(time.monotonic() - began, 1)

@@ -30,6 +30,8 @@ class Watch:
         self._seen: dict[str, Seen] = {}
         self._pending: frozenset[str] = frozenset()
         self._closed = threading.Event()
+        self.stalled_s = 0.0
+        """The longest that this thread was kept from running, or from an answer: a machine with no CPU left."""
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def __enter__(self) -> Self:
@@ -68,11 +70,14 @@ class Watch:
             return set(names) <= self._seen.keys()
 
     def _run(self) -> None:
+        begun = time.monotonic()
         while not self._closed.wait(self._every_s):
             try:
                 self._look()
             except (OSError, ValueError, KeyError):
-                continue  # no answer: the next look tells
+                pass  # no answer: the next look tells
+            self.stalled_s = max(self.stalled_s, time.monotonic() - begun - self._every_s)
+            begun = time.monotonic()
 
     def _look(self) -> None:
         now, alerts = time.time(), self._server.ask("alerts")["alerts"]
