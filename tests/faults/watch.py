@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -72,10 +73,9 @@ class Watch:
     def _run(self) -> None:
         begun = time.monotonic()
         while not self._closed.wait(self._every_s):
-            try:
+            # Without an answer the next look tells.
+            with suppress(OSError, ValueError, KeyError):
                 self._look()
-            except (OSError, ValueError, KeyError):
-                pass  # no answer: the next look tells
             self.stalled_s = max(self.stalled_s, time.monotonic() - begun - self._every_s)
             begun = time.monotonic()
 
