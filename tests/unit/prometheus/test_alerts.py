@@ -169,7 +169,10 @@ CASES: dict[str, tuple[Case, Case]] = {
         {f'gaia_circuits{{{W},state="open"}}': alternating(1, 0)},
         {f'gaia_circuits{{{W},state="open"}}': f"1+0x3 0+0x{STEPS}", f'gaia_circuits{{{W},state="closed"}}': still(1)},
     ),
-    "GaiaLimitsWithoutRedis": counted("gaia_limits_away_total", 2, 0, f'{W},choice="open"'),
+    "GaiaLimitsWithoutRedis": (
+        {f'gaia_limits_away_total{{{W},choice="open"}}': rising(2)},
+        {f'gaia_limits_away_total{{{W},choice="open"}}': f"0+0x{STEPS - 4} 9+0x4"},
+    ),
     "GaiaLimitRefusalsHigh": counted(
         "gaia_limit_decisions_total", 6000, 600, f'{W},limit="rate",level="host",outcome="refused"'
     ),
