@@ -41,7 +41,7 @@ class Rule:
     age_s: float
     """What it compares an age with."""
     counts: bool
-    """It fires upon the first count in its window: only its end takes the window's time."""
+    """It fires upon the first count, or the first sample, in its window: only its end takes the window's time."""
 
 
 def duration_s(text: str) -> float:
@@ -164,8 +164,9 @@ def _window_s(expr: str, records: Mapping[str, str]) -> float:
 
 
 def _counts(expr: Any) -> bool:
-    """Say whether an expression is an increase compared with nothing."""
+    """Say whether an expression is an increase, or a maximum over time, compared with nothing."""
     top = expr.lhs if isinstance(expr, promql.BinaryExpr) and isinstance(expr.lhs, promql.BinaryExpr) else expr
     if not isinstance(top, promql.BinaryExpr) or not isinstance(top.rhs, promql.NumberLiteral) or top.rhs.val != 0:
         return False
-    return any(isinstance(each, promql.Call) and each.func.name == "increase" for each in nodes(top.lhs))
+    names = {each.func.name for each in nodes(top.lhs) if isinstance(each, promql.Call)}
+    return bool(names & {"increase", "max_over_time"})

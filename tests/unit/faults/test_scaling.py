@@ -73,6 +73,7 @@ def test_what_is_known_of_an_alert_includes_what_it_reads_by_record() -> None:
     assert known["GaiaErrorBudgetBurnSlow"].window_s == 3 * 86400
     assert (known["GaiaQueueOldestTaskOld"].window_s, known["GaiaQueueOldestTaskOld"].age_s) == (0, 300)
     assert known["GaiaWorkersDying"].counts
+    assert known["GaiaCircuitOpen"].counts
     assert not known["GaiaApiLatencyHigh"].counts
 
 
