@@ -167,12 +167,12 @@ class Field:
     # --- waiting
 
     def settle(self) -> None:
-        """Let the load run for as long as most rules look back; nothing may fire by then.
+        """Let the load run for as long as most rules look back, at most a minute; nothing may fire by then.
 
         Raises:
             AssertionError: if something fires, naming it.
         """
-        self.pause(self.real_s(300))
+        self.pause(min(60.0, self.real_s(300)))
         assert self.fires_nothing(60), f"before the fault: {self.watch.firing() or self.watch.pending()}"
 
     def pause(self, seconds: float) -> None:

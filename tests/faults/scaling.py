@@ -18,6 +18,8 @@ AGES: Final = frozenset(
     {"celery_queue_oldest_task_age_seconds", "gaia_delayed_overdue_seconds", "gaia_monitor_sample_age_seconds"}
 )
 
+SCRAPE: Final = "30s"
+
 _STRING: Final = r'"(?:[^"\\]|\\.)*"'
 _DURATION: Final = r"(?:\d+(?:ms|[smhdwy]))+"
 _PLACE: Final = re.compile(
@@ -120,11 +122,16 @@ def scaled_rules(text: str, factor: float) -> str:
 def scaled_config(factor: float, rules: Path) -> Callable[[str], str]:
     """Give what divides the times of the configuration; it reads the rules in a directory.
 
-    A scrape may take as long as its interval: a machine does not answer faster because times are divided.
+    Scrapes are half as often, and may take as long as their interval: a machine does not answer faster because times
+    are divided.
     """
 
     def change(text: str) -> str:
-        text = text.replace("rules/*.yml", f"{rules}/*.yml").replace("scrape_timeout: 10s", "scrape_timeout: 15s")
+        text = text.replace("rules/*.yml", f"{rules}/*.yml")
+        if factor == 1:
+            return text
+        text = text.replace("scrape_timeout: 10s", f"scrape_timeout: {SCRAPE}")
+        text = text.replace("scrape_interval: 15s", f"scrape_interval: {SCRAPE}")
         return re.sub(rf"(_interval|_timeout): ({_DURATION})", lambda at: f"{at[1]}: {divided(at[2], factor)}", text)
 
     return change

@@ -49,7 +49,7 @@ def test_every_committed_rule_can_be_scaled_and_a_window_still_holds_four_scrape
     assert [each.get("alert", each.get("record")) for each in after] == [
         each.get("alert", each.get("record")) for each in before
     ]
-    scrape_s = scaling.duration_s(yaml.safe_load((FOLDER / "prometheus.yml").read_text())["global"]["scrape_interval"])
+    scrape_s = scaling.duration_s(scaling.SCRAPE)
     for old, new in zip(before, after, strict=True):
         assert times_s(promql.parse(new["expr"])) == pytest.approx(
             [each / factor for each in times_s(promql.parse(old["expr"]))], abs=0.001
@@ -62,9 +62,10 @@ def test_every_committed_rule_can_be_scaled_and_a_window_still_holds_four_scrape
 def test_the_configuration_scrapes_and_evaluates_as_much_more_often(tmp_path: Path) -> None:
     text = (FOLDER / "prometheus.yml").read_text()
     found = yaml.safe_load(scaled_config(20, tmp_path)(text))
-    assert found["global"] == {"scrape_interval": "750ms", "scrape_timeout": "750ms", "evaluation_interval": "750ms"}
+    assert found["global"] == {"scrape_interval": "1500ms", "scrape_timeout": "1500ms", "evaluation_interval": "750ms"}
     assert found["scrape_configs"][1]["http_sd_configs"][0]["refresh_interval"] == "750ms"
     assert found["rule_files"] == [f"{tmp_path}/*.yml"]
+    assert scaled_config(1, FOLDER / "rules")(text) == text.replace("rules/*.yml", f"{FOLDER}/rules/*.yml")
 
 
 def test_what_is_known_of_an_alert_includes_what_it_reads_by_record() -> None:
