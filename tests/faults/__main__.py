@@ -37,7 +37,6 @@ def main() -> int:
     return int(not all(each.sound for each in accounts))
 
 
-STALLED_S = 0.5
 COLUMNS = ("fault", "fires, after", "ends, after", "comes along", "silent", "verdict")
 
 
@@ -64,9 +63,10 @@ def _verdict(account: Account) -> str:
         *(f"DID NOT END: {_short(each)}" for each in account.lasting),
         *([f"FAILED: {account.error}"] if account.error else []),
     ]
-    if parts and account.stalled_s > STALLED_S:
-        parts.append(f"the machine was busy: a look took {account.stalled_s:.1f} s")
-    return "; ".join(parts) or "as expected"
+    if account.starved:
+        names = ", ".join(map(_short, account.starved))
+        parts.append(f"{names}: of a machine that let a look at the alerts take {account.stalled_s:.1f} s")
+    return ("" if not account.sound else "as expected" + ("; " if parts else "")) + "; ".join(parts)
 
 
 def _short(name: str) -> str:

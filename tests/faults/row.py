@@ -22,6 +22,13 @@ MECHANISMS_S: Final = 120.0
 rounds of health. Nothing of that is divided."""
 
 
+OBSERVERS: Final = frozenset({"GaiaMonitorDown", "GaiaWorkerNotScraped"})
+"""What fires if the machine has no CPU left for those who watch."""
+
+STALLED_S: Final = 0.5
+"""A look at the alerts takes milliseconds. One that took longer than this is such a machine's."""
+
+
 class Fault:
     """Made and cleared in a field; what it is expected to fire is said beforehand."""
 
@@ -69,6 +76,8 @@ class Account:
     fired: dict[str, Fired] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
+    starved: list[str] = field(default_factory=list)
+    """Of `OBSERVERS`, what fired while the machine kept the watch waiting, too: told, not held against the row."""
     lasting: list[str] = field(default_factory=list)
     """Expected, fired, and did not end."""
     silent: int = 0
@@ -97,7 +106,7 @@ def run(fault: Fault, directory: Path, factor: float, *, queues: Iterable[str] =
             field.settle()
             field.watch.forget()
             _fill(account, fault, field)
-            account.calls, account.stalled_s = field.load.submitted, round(field.watch.stalled_s, 2)
+            account.calls = field.load.submitted
     except (AssertionError, OSError) as failure:
         account.error = f"{type(failure).__name__}: {failure}"
     account.took_s = round(time.monotonic() - began, 1)
@@ -115,6 +124,7 @@ def _fill(account: Account, fault: Fault, field: Field) -> None:
     cleared_at = time.time()
     fault.clear(field)
     _await_end(fault, field)
+    account.stalled_s = round(field.watch.stalled_s, 2)
     judge(account, fault, field.watch.seen(), made_at, cleared_at)
 
 
@@ -130,7 +140,9 @@ def judge(account: Account, fault: Fault, seen: Mapping[str, Seen], made_at: flo
             expected=name in fault.expected,
         )
     account.missing = [each for each in fault.expected if each not in seen]
-    account.unexpected = [each for each in account.fired if each not in (*fault.expected, *fault.allowed)]
+    strangers = [each for each in account.fired if each not in (*fault.expected, *fault.allowed)]
+    account.starved = [each for each in strangers if each in OBSERVERS and account.stalled_s > STALLED_S]
+    account.unexpected = [each for each in strangers if each not in account.starved]
     account.lasting = [each for each in fault.expected if each in seen and account.fired[each].ended_s is None]
     account.silent = len(RULES) - len(seen)
 

@@ -11,8 +11,8 @@ class Some(Fault):
     allowed = ("GaiaApiLatencyHigh",)
 
 
-def judged(**seen: Seen) -> Account:
-    account = Account(Some.name, Some.what, 20)
+def judged(stalled_s: float = 0.0, **seen: Seen) -> Account:
+    account = Account(Some.name, Some.what, 20, stalled_s=stalled_s)
     judge(account, Some(), seen, made_at=100, cleared_at=200)
     return account
 
@@ -47,3 +47,11 @@ def test_times_that_wait_for_a_window_are_multiplied_and_those_of_the_cluster_ar
     assert (at_once.after_s, at_once.ended_s) == (5 + 60, 4)
     assert (counted.after_s, counted.ended_s) == (10, 30 * 20)
     assert (filled.after_s, filled.ended_s) == (10 * 20 + 600, 15 * 20)
+
+
+def test_what_a_machine_without_cpu_fires_is_told_and_not_held_against_the_row() -> None:
+    seen = {"GaiaWorkerNotReady": READY, "GaiaWorkersDying": DYING, "GaiaWorkerNotScraped": Seen(101, 102, 103)}
+    assert not judged(**seen).sound
+    found = judged(stalled_s=2, **seen)
+    assert (found.starved, found.sound) == (["GaiaWorkerNotScraped"], True)
+    assert not judged(stalled_s=2, **seen, GaiaRedisDown=Seen(101, 102, 103)).sound
