@@ -1,4 +1,4 @@
-"""The short form of `python -m tests.faults`: one fault, times a sixtieth, workers of two queues.
+"""The short form of `python -m tests.faults`: one fault, times a sixtieth, a worker of one queue.
 
 That nothing fires under the load alone is looked at before the fault."""
 
@@ -11,7 +11,7 @@ from tests.faults.rows import DeadConsumer
 from tests.support import debian, prometheus
 
 FACTOR = 60.0
-QUEUES = ("files", "network")
+QUEUES = ("network",)
 
 pytestmark = pytest.mark.skipif(debian.program("prometheus") is None, reason=prometheus.MISSING)
 
