@@ -201,7 +201,10 @@ CASES: dict[str, tuple[Case, Case]] = {
     "GaiaCommitsRefused": counted("gaia_commits_refused_total", 1),
     "GaiaRetriesHigh": (retried(20), retried(2)),
     "GaiaBrokerFailing": counted("gaia_broker_failures_total", 5, 0, f'{W},step="turn"'),
-    "GaiaWorkerDown": one("celery_worker_up", 0, 1),
+    "GaiaWorkerDown": (
+        {'celery_worker_up{worker="w@h"}': still(0), "gaia_redis_up": still(1)},
+        {'celery_worker_up{worker="w@h"}': still(0), "gaia_redis_up": still(0)},
+    ),
     "GaiaWorkerNotReady": one("gaia_node_ready", 0, 1),
     "GaiaSubsystemUnhealthy": (unhealthy(0), unhealthy(1)),
     "GaiaWorkerMemoryHigh": one("process_resident_memory_bytes", 3e9, 3e8),
