@@ -1,7 +1,7 @@
 """The command: `python -m tests.faults [--factor 20 | --real-time] [--only row,...] [--json FILE]`.
 
-Each row is a cluster of its own; the logs of one that is not as expected are left where it says. It prints the table; it
-ends with 1 if an alert that was expected did not fire or did not end, or if one fired that was not.
+Each row is a cluster of its own; the logs of one that is not as expected are left where it says. It prints the table,
+and ends with 1 if an alert that was expected did not fire or did not end, or if one fired that was not.
 """
 
 import argparse
