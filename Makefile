@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check dashboards chaos load-stress bench lock clean
+.PHONY: help setup demo up test check dashboards chaos faults load-stress bench lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ chaos: setup $(VENV)/.dev ## 20 000 calls under kills, cuts, restarts and the re
 
 load-stress: setup $(VENV)/.dev ## 1000 real operations of all subsystems in flight at once, and what each part takes (two minutes)
 	$(BIN)/python -m tests.load
+
+faults: setup $(VENV)/.dev $(VENV)/.debian ## a fault after another in a real cluster: which alerts fire, and when (half an hour)
+	$(BIN)/python -m tests.faults
 
 bench: setup ## the queue beside its peers, each in its own environment (half an hour, on a machine that does nothing else)
 	$(BIN)/python benchmarks/queue/run.py

@@ -207,6 +207,10 @@ DEAD_LETTERS: Final = Counter(
     registry=REGISTRY,
 )
 
+for _reason in LETTERS:
+    # A counter that begins with 1 shows no increase.
+    DEAD_LETTERS.labels(_reason)
+
 
 REGISTRY.register(Calls())
 
@@ -227,6 +231,8 @@ BROKER_FAILURES: Final = Counter(
     ["step"],
     registry=REGISTRY,
 )
+for _step in ("turn", "upkeep", "heartbeat"):
+    BROKER_FAILURES.labels(_step)
 ORPHANS: Final = Counter(
     "gaia_orphans_answered", "Calls for workers that have gone, answered by this one.", registry=REGISTRY
 )
@@ -252,6 +258,8 @@ LIMIT_PAUSED: Final = Counter(
     ["limit"],
     registry=REGISTRY,
 )
+for _choice in ("open", "closed"):
+    LIMITS_AWAY.labels(_choice)
 LEASES: Final = Readings("gaia_limit_leases_held", "Slots of concurrency limits held here.", label="level")
 CIRCUITS: Final = Gauge(
     "gaia_circuits", "Circuits this worker used of late, by the state it last saw.", ["state"], registry=REGISTRY

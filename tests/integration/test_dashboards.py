@@ -38,7 +38,7 @@ SEEN = (
 def server(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     folder = tmp_path_factory.mktemp("traffic")
     with (
-        prometheus.running(tmp_path_factory.mktemp("prometheus"), redis_url) as found,
+        prometheus.serve(tmp_path_factory.mktemp("prometheus"), redis_url) as found,
         traffic.under_way(redis_url, folder),
     ):
         yield found

@@ -1,9 +1,9 @@
-"""A real Prometheus with the repository's configuration, and the monitor by which it finds the workers."""
+"""A real Prometheus and a real monitor, with the repository's configuration."""
 
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from tests.support.cluster import ROOT, get
 from tests.support.waiting import until
 
 FOLDER = ROOT / "config" / "prometheus"
+RULES = sorted((FOLDER / "rules").glob("*.yml"))
+MISSING = "NOT CHECKED: this machine has no Prometheus: `python -m tests.support.debian`"
 
 
 @dataclass(frozen=True)
@@ -33,29 +35,47 @@ class Prometheus:
     def values(self, expr: str) -> list[float]:
         return [float(each["value"][1]) for each in self.ask(f"query?query={quote(expr, safe='')}")["result"]]
 
+    def rules(self) -> list[Any]:
+        return [rule for group in self.ask("rules")["groups"] for rule in group["rules"]]
+
+    def firing(self) -> list[str]:
+        return [each["labels"]["alertname"] for each in self.ask("alerts")["alerts"] if each["state"] == "firing"]
+
+
+def every_second(text: str) -> str:
+    """Scrape and evaluate every second, with the rules as they are."""
+    return text.replace("rules/*.yml", f"{FOLDER}/rules/*.yml").replace("15s", "1s").replace("10s", "1s")
+
 
 @contextmanager
-def running(folder: Path, redis_url: str, **environ: str) -> Iterator[Prometheus]:
-    """Run both, with everything that lasts 15 s lasting one; skip where there is no Prometheus."""
+def serve(
+    directory: Path, redis_url: str, *options: str, change: Callable[[str], str] = every_second, **environ: str
+) -> Iterator[Prometheus]:
+    """Run a monitor of the cluster at `redis_url`, and a Prometheus that scrapes it; `change` edits its file.
+
+    A test that finds no Prometheus is skipped.
+    """
     binary = debian.program("prometheus")
     if binary is None:
-        pytest.skip("NOT CHECKED: this machine has no Prometheus: `python -m tests.support.debian`")
+        pytest.skip(MISSING)
     pages, port = free_port("127.0.0.1"), free_port("127.0.0.1")
-    text = (FOLDER / "prometheus.yml").read_text().replace("127.0.0.1:9808", f"127.0.0.1:{pages}")
-    text = text.replace("rules/*.yml", f"{FOLDER}/rules/*.yml").replace("15s", "1s").replace("10s", "1s")
-    (folder / "prometheus.yml").write_text(text)
+    text = change((FOLDER / "prometheus.yml").read_text().replace("127.0.0.1:9808", f"127.0.0.1:{pages}"))
+    (directory / "prometheus.yml").write_text(text)
     url = f"http://127.0.0.1:{port}"
     own = {"GAIA_REDIS_URL": redis_url, "GAIA_MONITOR__PORT": str(pages), "GAIA_MONITOR__PROMETHEUS": url}
-    served = [
-        *(str(binary), f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"),
-        f"--web.listen-address=127.0.0.1:{port}",
+    variables = cluster.clean_environ() | own | environ
+    monitor = [sys.executable, "-P", "-m", "tasks.cli.main", "monitor"]
+    server = [
+        *(str(binary), f"--config.file={directory / 'prometheus.yml'}", f"--storage.tsdb.path={directory / 'data'}"),
+        *(f"--web.listen-address=127.0.0.1:{port}", *options),
     ]
-    with (folder / "log").open("wb") as out:
-        processes = [
-            subprocess.Popen(argv, cwd=folder, env=cluster.clean_environ() | own | environ, stdout=out, stderr=out)
-            for argv in ([sys.executable, "-P", "-m", "tasks.cli.main", "monitor"], served)
-        ]
+    processes: list[subprocess.Popen[bytes]] = []
     try:
+        with (directory / "log").open("wb") as out:
+            processes.extend(
+                subprocess.Popen(argv, cwd=directory, env=variables, stdout=out, stderr=out)
+                for argv in (monitor, server)
+            )
         until(lambda: _ready(f"{url}/-/ready"), 60, what="Prometheus")
         yield Prometheus(url, f"http://127.0.0.1:{pages}")
     finally:

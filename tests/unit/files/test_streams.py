@@ -37,6 +37,7 @@ from tasks.limits.cluster import Limits
 from tasks.limits.policy import Policy
 from tasks.roots.roots import Roots
 from tasks.scope import Elsewhere, Scope
+from tests.support.disks import NotPermittedError, mounted
 from tests.support.waiting import until
 from tests.unit.files.conftest import Door, descriptors
 
@@ -136,15 +137,12 @@ def test_the_gate_lets_so_many_in_and_records_the_peak(monkeypatch: pytest.Monke
 
 
 @contextmanager
-def mounted(place: Path, *options: str) -> Iterator[None]:
-    """Mount a tmpfs in this process's mount namespace, if that is permitted."""
-    argv = ["mount", "-t", "tmpfs", *options, "tmpfs", str(place)]
-    if os.geteuid() or subprocess.run(argv, check=False, capture_output=True).returncode:
-        pytest.skip("mounting is not permitted here")
+def disk_of(place: Path, *options: str) -> Iterator[None]:
     try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+        with mounted(place, *options):
+            yield
+    except NotPermittedError as failure:
+        pytest.skip(str(failure))
 
 
 FILLING: list[Any] = [
@@ -164,7 +162,7 @@ def test_a_full_disk_is_an_error_that_names_the_path_and_leaves_no_part(tmp_path
     other.mkdir()
     (other / "big").write_bytes(bytes(2_000_000))
     (other / "noise").write_bytes(os.urandom(2_000_000))
-    with mounted(disk, "-o", "size=1m"):
+    with disk_of(disk, "-o", "size=1m"):
         (disk / "log").write_bytes(b"kept")
         roots = Roots({"data": disk, "other": other})
         door = FilesService(roots=roots)
@@ -186,7 +184,7 @@ def test_a_full_disk_is_an_error_that_names_the_path_and_leaves_no_part(tmp_path
 def test_a_read_only_root_is_read_and_tells_of_it(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    with mounted(disk, "-o", "size=1m"):
+    with disk_of(disk, "-o", "size=1m"):
         (disk / "f").write_bytes(b"body")
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         roots = Roots({"data": disk})

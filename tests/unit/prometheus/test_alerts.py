@@ -38,6 +38,10 @@ def rising(per_minute: float, first: float = 0) -> str:
     return f"{first:g}+{per_minute:g}x{STEPS}"
 
 
+def alternating(*values: float) -> str:
+    return " ".join(f"{each:g}" for each in values * STEPS)
+
+
 def runs(queue: str, ok: float, error: float) -> Case:
     name = f'gaia_operations_total{{operation="{queue}.x",{W}'
     return {f'{name},outcome="ok"}}': rising(ok), f'{name},outcome="error"}}': rising(error)}
@@ -143,6 +147,10 @@ CASES: dict[str, tuple[Case, Case]] = {
     "GaiaApiPoolExhausted": (full("api", 5), full("api", 0)),
     "GaiaBrowserPoolExhausted": (full("browser", 5), full("browser", 0)),
     "GaiaApiRateLimited": (limited(30), limited(5)),
+    "GaiaDiskFull": (
+        {f'gaia_errors_total{{operation="files.x",error="DiskFull",{W}}}': rising(1)},
+        {f'gaia_errors_total{{operation="files.x",error="QuotaExceeded",{W}}}': rising(1)},
+    ),
     "GaiaFilesConcurrencyHigh": (gate(480, 0), gate(200, 0)),
     "GaiaBrowserTabsExcessive": one("gaia_descendants", 300, 40, PAGES),
     "GaiaProcessMemoryHigh": one("gaia_descendants_resident_bytes", 5e9, 1e9, STAGE),
@@ -151,8 +159,14 @@ CASES: dict[str, tuple[Case, Case]] = {
         "gaia_limit_decisions_total", 20, 5, f'{W},limit="slots",level="host",outcome="near"'
     ),
     "GaiaDnsHitRateLow": (dns(100, 100), dns(190, 10)),
-    "GaiaCircuitOpen": one("gaia_circuits", 1, 0, f'{W},state="open"'),
-    "GaiaLimitsWithoutRedis": counted("gaia_limits_away_total", 2, 0, f'{W},choice="open"'),
+    "GaiaCircuitOpen": (
+        {f'gaia_circuits{{{W},state="open"}}': alternating(1, 0)},
+        {f'gaia_circuits{{{W},state="open"}}': f"1+0x3 0+0x{STEPS}", f'gaia_circuits{{{W},state="closed"}}': still(1)},
+    ),
+    "GaiaLimitsWithoutRedis": (
+        {f'gaia_limits_away_total{{{W},choice="open"}}': rising(2)},
+        {f'gaia_limits_away_total{{{W},choice="open"}}': f"0+0x{STEPS - 4} 9+0x4"},
+    ),
     "GaiaLimitRefusalsHigh": counted(
         "gaia_limit_decisions_total", 6000, 600, f'{W},limit="rate",level="host",outcome="refused"'
     ),
@@ -181,10 +195,17 @@ CASES: dict[str, tuple[Case, Case]] = {
     "GaiaCommitsRefused": counted("gaia_commits_refused_total", 1),
     "GaiaRetriesHigh": (retried(20), retried(2)),
     "GaiaBrokerFailing": counted("gaia_broker_failures_total", 5, 0, f'{W},step="turn"'),
-    "GaiaWorkerDown": one("celery_worker_up", 0, 1),
+    "GaiaWorkerDown": (
+        {'celery_worker_up{worker="w@h"}': still(0), "gaia_redis_up": still(1)},
+        {'celery_worker_up{worker="w@h"}': still(0), "gaia_redis_up": still(0)},
+    ),
     "GaiaWorkerNotReady": one("gaia_node_ready", 0, 1),
     "GaiaSubsystemUnhealthy": (unhealthy(0), unhealthy(1)),
     "GaiaWorkerMemoryHigh": one("process_resident_memory_bytes", 3e9, 3e8),
+    "GaiaWorkerMemoryGrowing": (
+        {f"process_resident_memory_bytes{{{W}}}": rising(20e6, 400e6)},
+        {f"process_resident_memory_bytes{{{W}}}": rising(1e6, 600e6)},
+    ),
     "GaiaThreadsGrowing": ({f"gaia_threads{{{W}}}": rising(1, 160)}, {f"gaia_threads{{{W}}}": still(160)}),
     "GaiaWorkerDescriptorsHigh": (
         share("process_open_fds", "process_max_fds", 90),
@@ -218,6 +239,14 @@ def test_there_are_at_least_thirty_and_each_has_its_cases() -> None:
     assert CASES.keys() == ALERTS.keys()
 
 
+EARLY: dict[str, Case] = {
+    "GaiaDeadLettersNew": {f'gaia_dead_letters_total{{{W},reason="refused"}}': f"_x70 1+0x{STEPS}"},
+    "GaiaCallKillsWorkers": {f'gaia_dead_letters_total{{{W},reason="workers_lost"}}': f"_x70 1+0x{STEPS}"},
+    "GaiaWorkersDying": {f"gaia_leases_restored_total{{{W}}}": f"_x70 2+0x{STEPS}"},
+}
+"""What a worker counted before it was scraped for the first time, nine minutes before the end."""
+
+
 # --- by promtool
 
 
@@ -236,6 +265,7 @@ def failures(promtool: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     for rules, groups in FILES.items():
         names = [rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule]
         tests = [case(name, number, f"{STEPS - 1}m") for name in names for number in (0, 1)]
+        tests += [fired(name, EARLY[name], f"{STEPS - 1}m") for name in names if name in EARLY]
         files = [str(RECORDING), str(rules)]
         given = {"rule_files": sorted(set(files)), "evaluation_interval": "1m", "tests": tests}
         path = folder / rules.name
@@ -263,6 +293,19 @@ def case(name: str, number: int, at: str) -> dict[str, Any]:
             {"expr": expr, "eval_time": at, "exp_samples": [{"labels": "{}", "value": 1}] if word == "fires" else []}
         ],
     }
+
+
+def fired(name: str, series: Case, at: str) -> dict[str, Any]:
+    found = case(name, 0, at)
+    (asked,) = found["promql_expr_test"]
+    asked["expr"] = asked["expr"].replace('case!="fires"', 'case!="early"')
+    found["input_series"] = [{"series": each, "values": values} for each, values in series.items()]
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(EARLY))
+def test_what_a_new_worker_counted_before_it_was_scraped_fires(failures: str, name: str) -> None:
+    assert not re.search(rf'alertname="{name}",alertstate="firing",case!="early"', failures), failures
 
 
 @pytest.mark.parametrize("word", ["fires", "silent"])

@@ -1,0 +1,290 @@
+"""The rows. Each says what it has to fire, and who may come along."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar, Final
+
+from gaia import api
+from tests.faults.field import Field
+from tests.faults.row import Fault
+from tests.support.disks import mounted
+from tests.support.probe import Grow, Poison
+from tests.support.web import Asked, reply
+
+ROWS: Final[dict[str, type[Fault]]] = {}
+
+WAITS: Final = ("GaiaQueueWaitHigh", "GaiaQueueOldestTaskOld", "GaiaWaitBudgetBurnFast", "GaiaWaitBudgetBurnMedium")
+"""Calls that waited while nobody fetched tell so when they start."""
+BUDGET: Final = (
+    *("GaiaErrorBudgetBurnFast", "GaiaErrorBudgetBurnMedium", "GaiaErrorBudgetBurnSlow", "GaiaAvailabilityViolated"),
+)
+"""Over a history of minutes, as here, every burn is over all of it."""
+
+
+def row(kind: type[Fault]) -> type[Fault]:
+    ROWS[kind.name] = kind
+    return kind
+
+
+@row
+class Control(Fault):
+    """The load, and no fault."""
+
+    name = "control"
+    what = "no fault, the load alone, for an hour"
+    expected = ()
+    holds_s = 3600.0
+
+    def make(self, field: Field) -> None:
+        del field
+
+    def clear(self, field: Field) -> None:
+        del field
+
+
+@row
+class BrokerRestart(Fault):
+    """Redis is killed, and comes back with its data."""
+
+    name = "broker-restart"
+    what = "Redis is killed and is back after five minutes"
+    expected = ("GaiaRedisDown", "GaiaMonitorBlind", "GaiaBrokerFailing")
+    allowed = (
+        *("GaiaWorkerNotReady", "GaiaWorkerLoopSlow", "GaiaLimitsWithoutRedis", "GaiaSubsystemUnhealthy"),
+        *("GaiaWorkersDying", *WAITS, *BUDGET),
+    )
+    holds_s = 300.0
+
+    def make(self, field: Field) -> None:
+        field.server.kill()
+
+    def clear(self, field: Field) -> None:
+        field.server.start()
+
+
+@row
+class WorkerKilled(Fault):
+    """The only worker of a queue is killed."""
+
+    name = "worker-sigkill"
+    what = "the only worker of `api` is killed with SIGKILL and does not come back"
+    expected = ("GaiaWorkerDown", "GaiaQueueWithoutWorker", "GaiaQueueOldestTaskOld", "GaiaWorkersDying")
+    allowed = ("GaiaWorkerNotReady", "GaiaWorkerNotScraped", "GaiaSubsystemUnhealthy", *WAITS, *BUDGET)
+
+    def make(self, field: Field) -> None:
+        field.site.routes["/held"] = _slow(5.0, field.site.stopped)
+        for _ in range(3):
+            field.gaia.submit(api.Request(field.site.url("/held")))
+        field.pause(1)
+        field.kill("api")
+
+    def clear(self, field: Field) -> None:
+        field.restart("api")
+
+
+@row
+class SlowUpstream(Fault):
+    """The server that the api calls go to takes six seconds."""
+
+    name = "slow-upstream"
+    what = "the server that `api` calls answers after 6 s"
+    expected = ("GaiaApiLatencyHigh",)
+    environ: ClassVar[dict[str, str]] = {"GAIA_WORKER__CONCURRENCY": "50"}
+
+    def make(self, field: Field) -> None:
+        field.site.routes["/"] = _slow(6.0, field.site.stopped)
+
+    def clear(self, field: Field) -> None:
+        field.site.routes["/"] = reply(b"well")
+
+
+@row
+class BreakerOpen(Fault):
+    """A second server fails whatever it is asked; its circuit opens."""
+
+    name = "breaker-open"
+    what = "a second server answers 503; its circuit opens, and calls end in `CircuitOpen`"
+    expected = ("GaiaCircuitOpen", "GaiaApiErrorRateHigh", "GaiaApiRateLimited")
+    # What comes back from an open circuit too late for its deadline ends in an error that counts as the cluster's own.
+    allowed = BUDGET
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def make(self, field: Field) -> None:
+        field.other.routes["/"] = reply(b"", 503)
+        self._thread = threading.Thread(target=self._ask, args=(field,), daemon=True)
+        self._thread.start()
+
+    def _ask(self, field: Field) -> None:
+        once = api.Retry(attempts=1)
+        # What a circuit keeps out comes back when it may have closed: without a deadline they would be ever more.
+        while not self._over.wait(0.5):
+            field.gaia.submit(api.Request(field.other.url("/", field.other.address), retry=once), deadline=6)
+
+    def clear(self, field: Field) -> None:
+        field.other.routes["/"] = reply(b"well")
+        # Successes close a circuit: the calls go on for as long as that may take.
+        field.pause(field.real_s(120) + 3)
+        self._over.set()
+        assert self._thread is not None
+        self._thread.join(30)
+
+
+@row
+class FullDisk(Fault):
+    """The file system of a root is full."""
+
+    name = "full-disk"
+    what = "the file system of a root of `files` is full"
+    expected = ("GaiaDiskFull", "GaiaFilesErrorRateHigh")
+    allowed = ("GaiaSubsystemUnhealthy",)
+
+    @contextmanager
+    def prepared(self, directory: Path) -> Iterator[None]:
+        place = directory / "root"
+        place.mkdir(parents=True)
+        with mounted(place, "-o", "size=4m"):
+            yield
+
+    def make(self, field: Field) -> None:
+        ballast = field.data / "ballast"
+        with ballast.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                pass
+
+    def clear(self, field: Field) -> None:
+        (field.data / "ballast").unlink()
+
+
+@row
+class DeadConsumer(Fault):
+    """A worker lives, answers ping, and consumes nothing."""
+
+    name = "dead-consumer"
+    what = "the worker of `network` answers ping and its consumer is gone"
+    expected = ("GaiaWorkerNotReady", "GaiaQueueOldestTaskOld")
+    allowed = WAITS
+
+    def make(self, field: Field) -> None:
+        field.control.cancel_consumer("network")
+        field.pause(0.5)
+        assert field.control.ping(timeout=5), "no worker answers ping"
+
+    def clear(self, field: Field) -> None:
+        field.control.add_consumer("network")
+
+
+@row
+class MemoryGrowth(Fault):
+    """A worker keeps memory for good, call by call."""
+
+    name = "memory-growth"
+    what = "an operation keeps 20 MB a second for good"
+    expected = ("GaiaWorkerMemoryGrowing", "GaiaWorkerMemoryHigh")
+    # It is started anew at the end, which takes longer than two minutes twenty times as fast.
+    allowed = ("GaiaWorkerDown", "GaiaQueueWithoutWorker", "GaiaWorkerNotScraped")
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def make(self, field: Field) -> None:
+        self._thread = threading.Thread(target=self._grow, args=(field,), daemon=True)
+        self._thread.start()
+
+    def _grow(self, field: Field) -> None:
+        # In real time it grows as slowly as the times are long.
+        size_bytes = int(20e6 * field.factor / 20)
+        for _ in range(150):
+            if self._over.wait(1):
+                return
+            field.gaia.submit(Grow(size_bytes))
+
+    def clear(self, field: Field) -> None:
+        self._over.set()
+        assert self._thread is not None
+        self._thread.join(30)
+        field.restart("probe")
+
+
+@row
+class StuckQueue(Fault):
+    """A queue is paused and forgotten."""
+
+    name = "stuck-queue"
+    what = "`files` is paused and forgotten; calls go on coming"
+    expected = ("GaiaQueueOldestTaskOld", "GaiaQueuePaused")
+    allowed = WAITS
+
+    def make(self, field: Field) -> None:
+        field.gaia.queues.pause("files")
+
+    def clear(self, field: Field) -> None:
+        field.gaia.queues.resume("files")
+
+
+@row
+class PoisonTask(Fault):
+    """A call kills every worker that runs it; the worker is started anew each time."""
+
+    name = "poison-task"
+    what = "a call kills its worker again and again, which is started anew"
+    expected = ("GaiaCallKillsWorkers", "GaiaDeadLettersNew", "GaiaWorkersDying")
+    allowed = (
+        "GaiaWorkerNotReady",
+        "GaiaWorkerNotScraped",
+        "GaiaQueueWithoutWorker",
+        "GaiaWorkerDown",
+        *WAITS,
+        *BUDGET,
+    )
+
+    def make(self, field: Field) -> None:
+        field.supervise()
+        field.gaia.submit(Poison())
+
+    def clear(self, field: Field) -> None:
+        del field  # it is a dead letter by now
+
+
+@row
+class ExhaustedPool(Fault):
+    """Every slot of a worker is taken by a call that waits for a server."""
+
+    name = "exhausted-pool"
+    what = "every slot of the worker of `api` waits for a server that does not answer; more calls wait"
+    expected = ("GaiaApiPoolExhausted",)
+    allowed = ("GaiaApiLatencyHigh", *WAITS)
+
+    def __init__(self) -> None:
+        self._answers = threading.Event()
+
+    def make(self, field: Field) -> None:
+        field.site.routes["/held"] = self._hold
+        for _ in range(12):
+            field.gaia.submit(api.Request(field.site.url("/held"), timeout_s=3000), deadline=3000)
+
+    def _hold(self, asked: Asked, sock: object) -> bytes | None:
+        del asked, sock
+        self._answers.wait(3000)
+        return reply(b"at last")
+
+    def clear(self, field: Field) -> None:
+        del field
+        self._answers.set()
+
+
+def _slow(seconds: float, stopped: threading.Event) -> Callable[[Asked, object], bytes]:
+    def route(asked: Asked, sock: object) -> bytes:
+        del asked, sock
+        stopped.wait(seconds)
+        return reply(b"late")
+
+    return route
