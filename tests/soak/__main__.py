@@ -16,7 +16,8 @@ def main() -> int:
     options = _options()
     queues = options.only.split(",") if options.only else QUEUES
     kinds = tuple(options.leak.split(","))
-    for name, known in (*((each, QUEUES) for each in queues), *((each, KINDS) for each in kinds)):
+    asked = [(each.partition(".")[0], QUEUES) for each in queues] + [(each, KINDS) for each in kinds]
+    for name, known in asked:
         if name not in known:
             sys.exit(f"no such thing: {name}; there are {', '.join(known)}")
     with soaking(queues, options.rate, kinds) as soak:
@@ -50,7 +51,7 @@ def table(rows: list[Row]) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="of the steady phase; the warm-up comes before it")
-    parser.add_argument("--only", help=f"load some queues alone: {','.join(QUEUES)}")
+    parser.add_argument("--only", help=f"load some queues alone, or scenes, as api.downloads: {','.join(QUEUES)}")
     parser.add_argument("--rate", type=float, default=1.0, help="times the calls a second")
     parser.add_argument("--leak", default="nothing", help=f"have a worker leak: {','.join(KINDS)}")
     parser.add_argument("--all", action="store_true", help="show what did not move, too")

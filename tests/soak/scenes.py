@@ -283,8 +283,8 @@ def browsers_that_are_killed(kill: Kill, scenery: Scenery, ask: Ask) -> None:
     assert ask.result(browser.Capture(scenery.site.url(), formats=("text",))).text
 
 
-def decks(scenery: Scenery, kill: Kill, queues: Sequence[str]) -> dict[str, Sequence[Scene]]:
-    """Give the scenes of these queues; the kill of browsers, which costs seconds, once in a round."""
+def decks(scenery: Scenery, kill: Kill, only: Sequence[str]) -> dict[str, Sequence[Scene]]:
+    """Give the scenes of queues, as `api`, or single ones, as `api.downloads`."""
     found: dict[str, list[Callable[[Scenery, Ask], None]]] = {
         "api": [
             *(requests, request_to_a_new_host, requests_that_fail, request_that_is_retried),
@@ -300,4 +300,10 @@ def decks(scenery: Scenery, kill: Kill, queues: Sequence[str]) -> dict[str, Sequ
             update_wrapper(partial(browsers_that_are_killed, kill), browsers_that_are_killed),
         ],
     }
-    return {queue: [update_wrapper(partial(each, scenery), each) for each in found[queue]] for queue in queues}
+    chosen = {
+        queue: [each for each in scenes if queue in only or f"{queue}.{each.__name__}" in only]
+        for queue, scenes in found.items()
+    }
+    return {
+        queue: [update_wrapper(partial(each, scenery), each) for each in scenes] for queue, scenes in chosen.items() if scenes
+    }
