@@ -20,9 +20,10 @@ def main() -> int:
     for name, known in asked:
         if name not in known:
             sys.exit(f"no such thing: {name}; there are {', '.join(known)}")
-    with soaking(queues, options.rate, kinds) as soak:
+    with soaking(queues, options.rate) as soak:
         print(f"warm-up ... ({soak.field.directory})", file=sys.stderr, flush=True)
         soak.warm_up()
+        soak.load.choose({**soak.load.decks, leaks.QUEUE: leaks.deck(kinds)})
         print(f"{options.minutes:g} minutes ...", file=sys.stderr, flush=True)
         verdict = soak.steady(options.minutes * 60, min(PAUSE_S, options.minutes))
     print(table([each for each in verdict.rows if options.all or each.grown or each.slope]))
@@ -38,7 +39,10 @@ def main() -> int:
 
 def table(rows: list[Row]) -> str:
     """Give the table in Markdown."""
-    lines = ["| quantity | before | after | per 1000 calls | slope under load, per 1000 | |", "|---|---:|---:|---:|---:|---|"]
+    lines = [
+        "| quantity | before | after | per 1000 calls | slope under load, per 1000 | |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
     for each in rows:
         slope = f"{each.slope.low:+,.1f} to {each.slope.high:+,.1f}" if each.slope else ""
         lines.append(

@@ -15,7 +15,9 @@ OF_CALLS = re.compile(
 )
 """They end with the life that each call gives them."""
 
-OF_NAMES = re.compile(r"(\{gaia:limits\}:(?:bucket|slots|circuit):|\{gaia:dns\}:(?=\d)|gaia:(?:node|later|aside|dead):)")
+OF_NAMES = re.compile(
+    r"(\{gaia:limits\}:(?:bucket|slots|circuit):|\{gaia:dns\}:(?=\d)|gaia:(?:node|later|aside|dead):)"
+)
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{8,}|\d+")
 
 LIFE_S = 25 * 3600

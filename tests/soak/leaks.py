@@ -20,7 +20,7 @@ from tests.soak.load import Ask, Scene
 QUEUE = "leak"
 KEY = "soak:leaked:"
 FILE = "soak-leaked-"
-MEMORY_BYTES = 512 * 1024
+MEMORY_BYTES = 2 * 1024 * 1024
 
 Kind = Literal["nothing", "memory", "descriptor", "thread", "child", "zombie", "socket", "key", "file"]
 
@@ -51,8 +51,8 @@ def _file() -> None:
 
 
 LEAKS: dict[Kind, Callable[[], object]] = {
-    "nothing": lambda: None,
-    "memory": lambda: _kept.append(secrets.token_bytes(MEMORY_BYTES)),
+    "nothing": lambda: redis_client().ping(),
+    "memory": lambda: _kept.append(os.urandom(1) * MEMORY_BYTES),
     "descriptor": lambda: os.open("/dev/null", os.O_RDONLY),
     "thread": _thread,
     "child": lambda: _kept.append(subprocess.Popen(["/bin/sleep", "1000"])),

@@ -1,14 +1,14 @@
 """One soak: warm-up, rest, steady load, rest, verdict."""
 
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gaia import browser
 from tests.soak import leaks, scenes
 from tests.soak.field import THREADS, Field, running
 from tests.soak.judgement import Row, judge
@@ -50,17 +50,21 @@ class Verdict:
 class Soak:
     """A cluster, its load, and the last moment of rest."""
 
-    def __init__(self, cluster: Field, load: Load) -> None:
+    def __init__(self, cluster: Field, load: Load, quiet_s: float) -> None:
         self.field = cluster
         self.load = load
+        self._quiet_s = quiet_s
         self._at_rest: Sample | None = None
 
-    def warm_up(self) -> None:
-        """Fill every pool and cache, by the same load: each scene so many times; then rest."""
-        self.load.start()
-        for _ in range(ROUNDS):
+    def warm_up(self, rounds: int = ROUNDS) -> None:
+        """Fill every pool and cache: each scene so many times, many at once and without a pause; then rest."""
+        self.load.start(hurried=True)
+        for _ in range(rounds):
             self.load.play_through(WARM_UP_BOUND_S)
         self.load.pause()
+        captures = [self.field.gaia.submit(browser.Capture(html="x", formats=("text",))) for _ in range(3 * THREADS)]
+        for each in captures:
+            each.get(WARM_UP_BOUND_S)
         self._at_rest = self._rest(None)
 
     def steady(self, seconds: float, pause_s: float) -> Verdict:
@@ -74,12 +78,12 @@ class Soak:
             tick.wait(min(pause_s, left_s))
             during.append(self.field.look(self.load.calls, all_of_it=False))
         self.load.pause()
-        self._at_rest = self._rest(before, during)
+        self._at_rest = self._rest(before)
         calls = {queue: count - before.calls.get(queue, 0) for queue, count in self.load.calls.items()}
         rows = judge(before, during, self._at_rest)
         return Verdict(rows, self.load.failures, (time.monotonic() - began) / 60, calls, not self.field.same())
 
-    def _rest(self, before: Sample | None, during: Sequence[Sample] = ()) -> Sample:
+    def _rest(self, before: Sample | None) -> Sample:
         """Wait until nothing is over what it was, or nothing has moved for a while; give that moment.
 
         The first moment of rest has nothing to be compared with.
@@ -94,8 +98,8 @@ class Soak:
             found = {str(name): value for name, value in sample.values.items() if not str(name).endswith("bytes")}
             if found != counts:
                 counts, moved = found, now
-            clean = before is not None and not any(each.leaks for each in judge(before, during, sample))
-            if clean or now - moved >= QUIET_S or now - began >= MOST_REST_S:
+            clean = before is not None and not any(each.leaks for each in judge(before, (), sample))
+            if clean or now - moved >= self._quiet_s or now - began >= MOST_REST_S:
                 # Counted with the keys of the calls; the memory without them, so that it can be compared.
                 self.field.end_lives()
                 last = self.field.look(self.load.calls, all_of_it=True)
@@ -104,14 +108,14 @@ class Soak:
 
 
 @contextmanager
-def soaking(queues: Sequence[str] = QUEUES, rate: float = 1.0, leaking: tuple[leaks.Kind, ...] = ("nothing",)) -> Iterator[Soak]:
+def soaking(only: Sequence[str] = QUEUES, rate: float = 1.0, quiet_s: float = QUIET_S) -> Iterator[Soak]:
     """Run a cluster and its load; all of it has gone at the end."""
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         directory = Path(name)
         # Beneath it lie the profiles of Chromium, which runs under another user.
         directory.chmod(0o711)
         with scenery(directory) as outside, running(outside) as cluster:
-            decks = scenes.decks(outside, cluster.kill_browsers, queues) | {leaks.QUEUE: leaks.deck(leaking)}
+            decks = scenes.decks(outside, cluster.kill_browsers, only) | {leaks.QUEUE: leaks.deck(("nothing",))}
             rates = {queue: RATES_PER_S[queue] * rate for queue in decks}
             with Load(cluster.gaia, decks, rates, AT_ONCE) as load:
-                yield Soak(cluster, load)
+                yield Soak(cluster, load, quiet_s)

@@ -305,5 +305,7 @@ def decks(scenery: Scenery, kill: Kill, only: Sequence[str]) -> dict[str, Sequen
         for queue, scenes in found.items()
     }
     return {
-        queue: [update_wrapper(partial(each, scenery), each) for each in scenes] for queue, scenes in chosen.items() if scenes
+        queue: [update_wrapper(partial(each, scenery), each) for each in scenes]
+        for queue, scenes in chosen.items()
+        if scenes
     }
