@@ -1,4 +1,4 @@
-"""The cluster that is watched: `gaia up` in a directory of its own, a worker that can leak, and what is counted of them."""
+"""The cluster that is watched: `gaia up` in a directory of its own, and a worker that can leak."""
 
 import os
 import signal

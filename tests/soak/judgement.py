@@ -31,8 +31,8 @@ class Slope:
 class Bound:
     """What a quantity may do.
 
-    At rest it may be `slack` over what it was after the warm-up, and `per_1000` more for 1000 calls. Under load it grows
-    if even the lower bound of its slope is over `slope`, and it rose by more than `rise`.
+    At rest it may be `slack` over what it was after the warm-up, and `per_1000` more for 1000 calls. Under load it
+    grows if even the lower bound of its slope is over `slope`, and it rose by more than `rise`.
     """
 
     slack: float = 0.0

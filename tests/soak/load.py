@@ -109,7 +109,7 @@ class Load:
         self._decks = {queue: _endless(deck) for queue, deck in decks.items()}
 
     def start(self, *, hurried: bool = False) -> None:
-        """Begin, or go on after a pause. In a hurry each queue has thrice as many scenes at once, as fast as they go."""
+        """Begin, or go on after a pause; in a hurry with thrice as many scenes at once, as fast as they go."""
         for queue in self._decks:
             ask = self._asks[queue]
             ask.hurried = hurried
