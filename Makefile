@@ -5,8 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
+MINUTES ?= 30
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check chaos bench lock clean
+.PHONY: help setup demo up test check chaos soak bench lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +48,9 @@ check: $(VENV)/.dev ## ruff, mypy, import-linter
 
 chaos: setup $(VENV)/.dev ## 20 000 calls under kills, cuts, restarts and the rest, beside stock Celery: what was lost (quarter of an hour)
 	$(BIN)/python -m tests.chaos --stock
+
+soak: setup $(VENV)/.dev ## a steady load on a real cluster, and whether anything grows with the calls (MINUTES=30, ONLY=api,files)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(ONLY),--only $(ONLY))
 
 bench: setup ## the queue beside its peers, each in its own environment (half an hour, on a machine that does nothing else)
 	$(BIN)/python benchmarks/queue/run.py

@@ -23,11 +23,11 @@ SEEN = {
 
 @pytest.mark.timeout(180)
 def test_a_cluster_under_load_grows_in_nothing_but_what_a_worker_leaks() -> None:
-    with soaking(SCENES, rate=4.0, quiet_s=2.0) as soak:
+    with soaking(SCENES, rate=4.0, quiet_s=1.5) as soak:
         soak.warm_up(rounds=1)
-        clean = soak.steady(4, pause_s=0.2)
+        clean = soak.steady(3, pause_s=0.2)
         soak.load.choose({leaks.QUEUE: leaks.deck(KINDS)})
-        leaking = soak.steady(4, pause_s=0.2)
+        leaking = soak.steady(3, pause_s=0.2)
     assert clean.failures + leaking.failures == []
     assert not clean.restarted
     assert [str(each) for each in clean.leaks] == []
