@@ -35,8 +35,9 @@ SMALL = {
 class Field:
     """The running cluster."""
 
-    def __init__(self, directory: Path, url: str, leaking: "subprocess.Popen[bytes]", up: int) -> None:
-        self.directory = directory
+    def __init__(self, scenery: Scenery, url: str, leaking: "subprocess.Popen[bytes]", up: int) -> None:
+        self.scenery = scenery
+        self.directory = scenery.directory
         self.url = url
         self.gaia = Gaia(url)
         self._client = connect(url)
@@ -133,6 +134,6 @@ def running(scenery: Scenery) -> Iterator[Field]:
         )
         stack.callback(cluster.stop, leaking.process)
         leaking.wait_ready()
-        field = Field(directory, url, leaking.process, started.pid)
+        field = Field(scenery, url, leaking.process, started.pid)
         stack.callback(field.close)
         yield field

@@ -48,6 +48,8 @@ BOUNDS: Sequence[tuple[str, Bound]] = (
     ("redis: keys with an end: gaia:*", Bound(slack=20, per_1000=500)),
     # One of 256 for each path, by its hash; they stay.
     ("disk: files/.gaia/locks/[*]", Bound(slack=256)),
+    # Of as many programs as ran at once, empty, for the next ones.
+    ("disk: tmp/gaia-process-[*]/run-[*]", Bound(slack=4)),
     ("redis: memory used, bytes", Bound(slack=1 * MIB)),
     # What it frees it keeps: `memory used` tells.
     ("redis: *, bytes", Bound(slack=math.inf)),
@@ -61,9 +63,10 @@ BOUNDS: Sequence[tuple[str, Bound]] = (
     ("browser: below it: descriptors", Bound(slack=100)),
     ("browser: children", Bound(slack=4)),
     ("*: below it: resident, bytes", Bound(slack=64 * MIB)),
-    ("*: below it: threads", Bound(slack=2)),
-    ("*: below it: descriptors", Bound(slack=20)),
-    ("*: children", Bound(slack=2)),
+    ("*: below it: threads", Bound(slack=4)),
+    ("*: below it: descriptors", Bound(slack=40)),
+    ("process: children", Bound(slack=4)),
+    ("*: children", Bound()),
     ("*: tcp sockets", Bound(slack=3)),
     ("*: udp sockets", Bound(slack=3)),
     ("*: descriptors", Bound(slack=4)),

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gaia import browser
 from tests.soak import leaks, scenes
 from tests.soak.field import THREADS, Field, running
 from tests.soak.judgement import Row, judge
 from tests.soak.load import Load
 from tests.soak.samples import Sample
 from tests.soak.scenery import scenery
+from tests.support.waiting import until
 
 QUEUES = ("api", "files", "process", "network", "browser")
 RATES_PER_S = {"api": 8.0, "files": 8.0, "process": 3.0, "network": 6.0, "browser": 2.0, leaks.QUEUE: 4.0}
@@ -59,34 +59,35 @@ class Soak:
     def warm_up(self, rounds: int = ROUNDS) -> None:
         """Fill every pool and cache: each scene so many times, many at once and without a pause; then rest."""
         self.load.start(hurried=True)
-        for _ in range(rounds):
-            self.load.play_through(WARM_UP_BOUND_S)
+        until(lambda: self.load.played_least() >= rounds, WARM_UP_BOUND_S, what="a round of every scene")
         self.load.pause()
-        captures = [self.field.gaia.submit(browser.Capture(html="x", formats=("text",))) for _ in range(3 * THREADS)]
-        for each in captures:
+        # One browser scene plays at a time, so pools are not full yet.
+        calls = [call for call in scenes.quick_calls(self.field.scenery) for _ in range(3 * THREADS)]
+        for each in [self.field.gaia.submit(call) for call in calls]:
             each.get(WARM_UP_BOUND_S)
-        self._at_rest = self._rest(None)
+        self._at_rest = self._rest(None, patient=False)
 
-    def steady(self, seconds: float, pause_s: float) -> Verdict:
-        """Load the cluster for so long, look every so often, and judge at rest."""
+    def steady(self, seconds: float, pause_s: float, rounds: int = 1, *, patient: bool = True) -> Verdict:
+        """Load the cluster for so long, and until each scene was played so often; look meanwhile, judge at rest."""
         before = self._at_rest
         assert before is not None, "it is cold"
         during: list[Sample] = []
         began, tick = time.monotonic(), threading.Event()
+        played = self.load.played_least()
         self.load.start()
-        while (left_s := began + seconds - time.monotonic()) > 0:
-            tick.wait(min(pause_s, left_s))
+        while time.monotonic() < began + seconds or self.load.played_least() < played + rounds:
+            tick.wait(pause_s)
             during.append(self.field.look(self.load.calls, all_of_it=False))
         self.load.pause()
-        self._at_rest = self._rest(before)
+        self._at_rest = self._rest(before, patient=patient)
         calls = {queue: count - before.calls.get(queue, 0) for queue, count in self.load.calls.items()}
         rows = judge(before, during, self._at_rest)
         return Verdict(rows, self.load.failures, (time.monotonic() - began) / 60, calls, not self.field.same())
 
-    def _rest(self, before: Sample | None) -> Sample:
-        """Wait until nothing is over what it was, or nothing has moved for a while; give that moment.
+    def _rest(self, before: Sample | None, *, patient: bool) -> Sample:
+        """Wait until nothing is over what it was, or for the longest time; give that moment.
 
-        The first moment of rest has nothing to be compared with.
+        Whoever is not patient, or has nothing to compare with, waits until nothing has moved for a while.
         """
         began = moved = time.monotonic()
         counts: dict[str, float] = {}
@@ -99,7 +100,8 @@ class Soak:
             if found != counts:
                 counts, moved = found, now
             clean = before is not None and not any(each.leaks for each in judge(before, (), sample))
-            if clean or now - moved >= self._quiet_s or now - began >= MOST_REST_S:
+            quiet = not patient and now - moved >= self._quiet_s
+            if clean or quiet or now - began >= MOST_REST_S:
                 # Counted with the keys of the calls; the memory without them, so that it can be compared.
                 self.field.end_lives()
                 last = self.field.look(self.load.calls, all_of_it=True)

@@ -8,8 +8,10 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial, update_wrapper
+from typing import Any
 
 from gaia import api, browser, files, network, process
+from gaia.contracts.base import Call
 from gaia.errors import (
     ArchiveRefused,
     BodyTooLarge,
@@ -29,6 +31,7 @@ from gaia.errors import (
     StepFailed,
     TimedOut,
 )
+from tests.soak.leaks import Leak
 from tests.soak.load import Ask, Scene
 from tests.soak.scenery import BIG_BYTES, Scenery
 from tests.support.waiting import until
@@ -280,6 +283,18 @@ def browsers_that_are_killed(kill: Kill, scenery: Scenery, ask: Ask) -> None:
     assert kill()
     ask.ends_in((SessionMissing, BrowserUnavailable), browser.Content(opened))
     assert ask.result(browser.Capture(scenery.site.url(), formats=("text",))).text
+
+
+def quick_calls(scenery: Scenery) -> list[Call[Any]]:
+    """Give a call of each queue that works; many of them at once fill what a worker keeps for later."""
+    return [
+        api.Request(scenery.site.url("/json")),
+        files.List("data:"),
+        process.Run(("/bin/cat",)),
+        network.Resolve("www.test"),
+        browser.Capture(html="x", formats=("text",)),
+        Leak(),
+    ]
 
 
 def decks(scenery: Scenery, kill: Kill, only: Sequence[str]) -> dict[str, Sequence[Scene]]:
