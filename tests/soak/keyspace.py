@@ -24,6 +24,7 @@ LIFE_S = 25 * 3600
 """No key that ends lives longer: a day past the deadline of its call. Dead letters do; the load makes none."""
 
 BATCH = 1000
+SERVER_MEMORY = Quantity("redis", "memory used, bytes")
 _SIZES = {"hash": "HLEN", "zset": "ZCARD", "list": "LLEN", "set": "SCARD", "stream": "XLEN"}
 
 
@@ -66,7 +67,7 @@ def server(client: "redis.Redis") -> dict[Quantity, float]:
     """Give what the server says of itself."""
     info: Any = client.info()
     return {
-        Quantity("redis", "memory used, bytes"): info["used_memory"],
+        SERVER_MEMORY: info["used_memory"],
         Quantity("redis", "clients"): info["connected_clients"],
         Quantity("redis", "channels subscribed to"): info["pubsub_channels"] + info.get("pubsub_patterns", 0),
     }
