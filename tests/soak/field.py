@@ -11,7 +11,9 @@ from pathlib import Path
 
 from gaia import Gaia
 from gaia.store.connection import connect
+from tasks.cli import tether
 from tasks.cli.state import StateDir
+from tasks.cli.up import GAIA
 from tests.soak import keyspace, leaks, litter, processes
 from tests.soak.samples import Quantity, Sample
 from tests.soak.scenery import Scenery
@@ -118,7 +120,9 @@ def running(scenery: Scenery) -> Iterator[Field]:
     temporary.chmod(0o711)
     environ = {**cluster.clean_environ(), **SMALL, **scenery.settings(), "TMPDIR": str(temporary)}
     state = StateDir(directory / "state")
-    up = [sys.executable, "-P", "-m", "tasks.cli.main", "up", "--state-dir", str(state.path)]
+    # They die with this process, however it ends.
+    tied = [sys.executable, "-I", "-S", str(Path(tether.__file__)), str(os.getpid())]
+    up = [*tied, *GAIA, "up", "--state-dir", str(state.path)]
     with ExitStack() as stack:
         log = stack.enter_context((directory / "cluster.log").open("wb"))
         command = [*up, "--no-flower", "--monitor-port", "0"]
@@ -128,7 +132,7 @@ def running(scenery: Scenery) -> Iterator[Field]:
         url = state.announced()
         assert url, (directory / "cluster.log").read_text(errors="replace")
         leaking = cluster.Worker(
-            [sys.executable, "-m", "tests.soak.leaking_worker"],
+            [*tied, sys.executable, "-m", "tests.soak.leaking_worker"],
             {**environ, "GAIA_REDIS_URL": url},
             directory / "leaking.log",
         )
