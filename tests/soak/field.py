@@ -28,7 +28,7 @@ SMALL = {
     "GAIA_WORKER__CONCURRENCY": str(THREADS),
     "GAIA_API__POOL_CONNECTIONS": "8",
     "GAIA_NETWORK__CACHE_ENTRIES": "20",
-    "GAIA_PROCESS__REMEMBER_S": "5",
+    "GAIA_PROCESS__REMEMBER_S": "30",
     "GAIA_LIMITS__FAILURE_THRESHOLD": "1000000",
 }
 """Caches that are full soon, and no circuit that opens: what grows afterwards grows for good."""

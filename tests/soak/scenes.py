@@ -158,8 +158,8 @@ def shell(script: str) -> tuple[str, ...]:
 def programs(scenery: Scenery, ask: Ask) -> None:
     assert ask.result(process.Run(("/bin/cat",), stdin=b"in")).stdout == b"in"
     assert ask.result(process.Run(shell("echo made > file; exit 3"))).exit_code == 3
-    flood = ask.result(process.Run(("/usr/bin/yes",), timeout_s=0.2, limits=process.Limits(output_bytes=10_000)))
-    assert flood.truncated
+    flood = process.Run(shell("yes | head -c 100000"), limits=process.Limits(output_bytes=10_000))
+    assert ask.result(flood).truncated
 
 
 def program_out_of_time(scenery: Scenery, ask: Ask) -> None:
@@ -218,7 +218,7 @@ def probes(scenery: Scenery, ask: Ask) -> None:
 
 def connections(scenery: Scenery, ask: Ask) -> None:
     host = f"c{ask.number()}.test"
-    lease = ask.result(network.AcquireConnection(host, ttl_s=5)).lease
+    lease = ask.result(network.AcquireConnection(host)).lease
     ask.result(network.ReleaseConnection(lease))
     ask.ends_in(LeaseLost, network.ReleaseConnection(lease))
     ask.result(network.AcquireConnection(host, ttl_s=1))  # nobody gives it back
@@ -275,7 +275,8 @@ def session(scenery: Scenery, ask: Ask) -> None:
 
 def session_left_alone(scenery: Scenery, ask: Ask) -> None:
     opened = ask.result(browser.Open(idle_s=1)).id
-    ask.result(browser.Navigate(opened, scenery.site.url()))
+    with suppress(SessionMissing):  # on a busy machine the second has passed
+        ask.result(browser.Navigate(opened, scenery.site.url()))
 
 
 def browsers_that_are_killed(kill: Kill, scenery: Scenery, ask: Ask) -> None:
