@@ -5,8 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
+MINUTES ?= 30
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check dashboards chaos faults load-stress bench lock clean
+.PHONY: help setup demo up test check dashboards chaos faults load-stress soak bench lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +57,9 @@ load-stress: setup $(VENV)/.dev ## 1000 real operations of all subsystems in fli
 
 faults: setup $(VENV)/.dev $(VENV)/.debian ## a fault after another in a real cluster: which alerts fire, and when (half an hour)
 	$(BIN)/python -m tests.faults
+
+soak: setup $(VENV)/.dev ## a steady load on a real cluster, and whether anything grows with the calls (MINUTES=30, ONLY=api,files)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(ONLY),--only $(ONLY))
 
 bench: setup ## the queue beside its peers, each in its own environment (half an hour, on a machine that does nothing else)
 	$(BIN)/python benchmarks/queue/run.py

@@ -18,6 +18,7 @@ import logging
 import os
 import time
 from binascii import a2b_base64
+from functools import partial
 from typing import Any, Final
 
 from celery import signals
@@ -167,8 +168,9 @@ class ExpressRequest(RedactedRequest):
         message = express.channel.Message(self._raw, channel=express.channel)
         super().__init__(
             message,
-            on_ack=self._end,
-            on_reject=self._turn_down,
+            # Not methods of this request: it would hold itself until the garbage collector comes.
+            on_ack=partial(_end, express, self.tag),
+            on_reject=partial(_turn_down, express, self.tag),
             app=express.app,
             hostname=express.consumer.hostname,
             eventer=express.consumer.event_dispatcher,
@@ -280,24 +282,7 @@ class ExpressRequest(RedactedRequest):
         """Let the message end with the next turn."""
         if not self.acknowledged:
             self.acknowledged = True
-            self._end()
-
-    def _end(self, *_: Any) -> None:
-        express = self._express
-        express.channel.express.discard(self.tag)
-        express.channel.holder.end(self.tag)
-
-    def _turn_down(self, logger: logging.Logger, errors: Any, requeue: bool) -> None:  # noqa: FBT001 - Celery's call
-        """End the message, or give it back."""
-        if not requeue:
-            self._end()
-            return
-        channel = self._express.channel
-        channel.express.discard(self.tag)
-        try:
-            channel.give_back([self.tag], "last")
-        except errors as failure:
-            logger.critical("message %s could not be given back: %s", self.tag, type(failure).__name__)
+            _end(self._express, self.tag)
 
     # --- in either
 
@@ -321,3 +306,22 @@ class ExpressRequest(RedactedRequest):
         if self._shown_as is None:
             self._shown_as = shown(self._type, self._fields)
         return self._shown_as
+
+
+def _end(express: Express, tag: str, *_: Any) -> None:
+    """Let a message end with the next turn."""
+    express.channel.express.discard(tag)
+    express.channel.holder.end(tag)
+
+
+def _turn_down(express: Express, tag: str, logger: logging.Logger, errors: Any, requeue: bool) -> None:  # noqa: FBT001 - Celery's call
+    """End a message, or give it back."""
+    if not requeue:
+        _end(express, tag)
+        return
+    channel = express.channel
+    channel.express.discard(tag)
+    try:
+        channel.give_back([tag], "last")
+    except errors as failure:
+        logger.critical("message %s could not be given back: %s", tag, type(failure).__name__)

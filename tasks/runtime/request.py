@@ -63,6 +63,13 @@ class RedactedRequest(Request):
             raise GivenBackError(self.id)
         super().on_accepted(pid, time_accepted)
 
+    def on_failure(self, exc_info: Any, *arguments: Any, **options: Any) -> None:
+        """Bring a call that has ended in anything but a result to its end, and let go of its error."""
+        try:
+            super().on_failure(exc_info, *arguments, **options)
+        finally:
+            _let_go(exc_info)
+
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's signature
         """Send an event; that of the start tells how long the call had waited."""
         if type == "task-started":
@@ -74,6 +81,18 @@ class RedactedRequest(Request):
         del safe
         found: dict[str, Any] = super().info(safe=True)
         return found
+
+
+def _let_go(ended: Any) -> None:
+    """Break the circle of an error whose call has ended: its traceback holds the tracer's frame, and that the error.
+
+    Celery's copy of the traceback has a tuple for every instruction of each function, 230 KiB an error, which the
+    garbage collector takes for a few dozen objects: hundreds of errors would wait for it.
+    """
+    error = getattr(ended, "exception", None)
+    error = getattr(error, "exc", error)
+    if isinstance(error, BaseException):
+        error.__traceback__ = None
 
 
 def waited(headers: Mapping[str, Any], properties: Mapping[str, Any], now: float) -> dict[str, float]:

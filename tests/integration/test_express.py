@@ -15,7 +15,7 @@ from celery.exceptions import TaskRevokedError
 
 from gaia import Gaia, errors
 from tests.support import cluster
-from tests.support.probe import Append, Echo, Fail, Flaky, Hold, Leave
+from tests.support.probe import Append, CountErrors, Echo, Fail, Flaky, Hold, Leave
 from tests.support.waiting import until
 
 OWN = ("own", ())
@@ -206,3 +206,14 @@ def test_under_celerys_command_every_pool_runs_calls(
             until(lambda: client.hlen("unacked") == 0, what="the end of every held record")
     finally:
         assert cluster.stop(found.process) == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"expires": 60}], ids=["express", "celery"])
+def test_errors_of_ended_calls_do_not_wait_for_the_garbage_collector(
+    probe_worker: cluster.Worker, gaia: Gaia, options: dict[str, float]
+) -> None:
+    for call in (Fail("hunter2222"), Flaky(4)) * 5:
+        with pytest.raises(errors.GaiaError):
+            gaia.submit(call, **options).get(timeout=30)
+    # The thread that ended the last one may be at it still.
+    until(lambda: gaia.submit(CountErrors()).get(timeout=30).text == "0", 10)

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+from billiard.einfo import ExceptionInfo
 from kombu.asynchronous import get_event_loop
 
 from gaia.contracts.base import Call, Result, RetryPolicy, contract, secret
@@ -188,6 +189,11 @@ class Grow(Call[Seen], operation="probe.grow"):
 
 
 @contract
+class CountErrors(Call[Seen], operation="probe.count_errors"):
+    """Count the errors of ended calls that are still in memory."""
+
+
+@contract
 class Stick(Call[Seen], operation="probe.stick"):
     """Build a service that cannot be closed."""
 
@@ -214,6 +220,11 @@ def deafen(call: Deafen, scope: Scope) -> Seen:
 
     threading.Timer(0.5, stop).start()
     return Seen("deaf")
+
+
+@handles(CountErrors)
+def count_errors(call: CountErrors, scope: Scope) -> Seen:
+    return Seen(str(sum(type(each) is ExceptionInfo for each in gc.get_objects())))
 
 
 @handles(Stick)

@@ -31,6 +31,8 @@ from tests.support.web import Site, reply
 
 HTML = "Content-Type: text/html"
 Make = Callable[..., BrowserService]
+Slot = Callable[[Scope, str | None], AbstractContextManager[object]]
+Slots = Callable[[int], Slot]
 
 
 @pytest.fixture
@@ -241,14 +243,24 @@ def test_a_tab_kept_for_a_tenant_that_does_not_come_back_is_ended(make: Make) ->
 # --- slots of the cluster's limits
 
 
-def slots(concurrency: int) -> Callable[[Scope, str | None], AbstractContextManager[object]]:
-    limits = Limits.in_memory(Policy(config.Limits(), {"pool:browser": Limit(concurrency=concurrency)}))
-    return lambda scope, tenant: limits.holding(
-        scope, levels(key=tenant, within="pool:browser"), if_away=Away.FAIL_CLOSED
-    )
+@pytest.fixture
+def slots() -> Iterator[Slots]:
+    """Slots for so many tabs; asked for before `make`, they are closed after the services that hold some."""
+    made: list[Limits] = []
+
+    def start(concurrency: int) -> Slot:
+        limits = Limits.in_memory(Policy(config.Limits(), {"pool:browser": Limit(concurrency=concurrency)}))
+        made.append(limits)
+        return lambda scope, tenant: limits.holding(
+            scope, levels(key=tenant, within="pool:browser"), if_away=Away.FAIL_CLOSED
+        )
+
+    yield start
+    for each in made:
+        each.close()
 
 
-def test_each_tab_of_a_session_takes_a_slot_and_gives_it_back(make: Make) -> None:
+def test_each_tab_of_a_session_takes_a_slot_and_gives_it_back(slots: Slots, make: Make) -> None:
     service = make(slots(2))
     session = service.open(b.Open(), scope()).id
     tab = service.open_tab(b.OpenTab(session), scope()).tab
@@ -267,7 +279,7 @@ def test_each_tab_of_a_session_takes_a_slot_and_gives_it_back(make: Make) -> Non
     assert take(service, html="x").text == "x"
 
 
-def test_a_tab_opened_while_its_session_is_closed_leaves_nothing(make: Make) -> None:
+def test_a_tab_opened_while_its_session_is_closed_leaves_nothing(slots: Slots, make: Make) -> None:
     service = make(slots(2))
     session = service.open(b.Open(), scope()).id
     opened = service.sessions._pool.open
