@@ -47,7 +47,7 @@ check: $(VENV)/.dev ## ruff, mypy, import-linter
 chaos: setup $(VENV)/.dev ## 20 000 calls under kills, cuts, restarts and the rest, beside stock Celery: what was lost (quarter of an hour)
 	$(BIN)/python -m tests.chaos --stock
 
-load-stress: setup $(VENV)/.dev ## 1000 real operations of all subsystems in flight at once, and what each part takes (two minutes)
+load-stress: setup $(VENV)/.dev ## 1000 real operations of all subsystems in flight at once, and what each part takes (three minutes)
 	$(BIN)/python -m tests.load
 
 bench: setup ## the queue beside its peers, each in its own environment (half an hour, on a machine that does nothing else)
