@@ -52,7 +52,7 @@ dashboards: $(VENV)/.dev ## write config/grafana/dashboards anew
 chaos: setup $(VENV)/.dev ## 20 000 calls under kills, cuts, restarts and the rest, beside stock Celery: what was lost (quarter of an hour)
 	$(BIN)/python -m tests.chaos --stock
 
-load-stress: setup $(VENV)/.dev ## 1000 real operations of all subsystems in flight at once, and what each part takes (two minutes)
+load-stress: setup $(VENV)/.dev ## 1000 real operations of all subsystems in flight at once, and what each part takes (three minutes)
 	$(BIN)/python -m tests.load
 
 faults: setup $(VENV)/.dev $(VENV)/.debian ## a fault after another in a real cluster: which alerts fire, and when (half an hour)

@@ -2,7 +2,8 @@
 
 Each round starts a cluster that has done nothing yet, has the thousand operations in flight at once (cold: no Chromium
 runs, no connection is open, no name is known), has them so once more (warm), then each part alone through the queue,
-then the same work without queue and worker. Medians of the rounds; what is compared is of the same run.
+then the same work without queue and worker; all of it with pages captured, then with pages navigated to. Medians of the
+rounds; what is compared is of the same run.
 """
 
 import argparse
@@ -27,28 +28,39 @@ Found = dict[tuple[str, str], list[Took]]
 """What was run (`cold`, `warm`, `alone`, `bare`), with which part or all, and what each round took."""
 
 
+WAYS = ("capture", "navigate")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--pages", choices=["capture", "navigate"], default="capture",
+        "--pages", choices=WAYS,
         help="each in a tab that is cleaned after it, and its text; or in tabs of sessions that stay, and its title",
     )  # fmt: skip
     parser.add_argument("--share", type=float, default=1.0, help="of the mix, for a trial")
     options = parser.parse_args()
-    mix = parts.shared(options.share)
+    mix, wrong = parts.shared(options.share), 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left
-    found: Found = defaultdict(list)
     print(f"{stress.cores()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}", flush=True)
+    for pages in (options.pages,) if options.pages else WAYS:
+        found = rounds(options.rounds, mix, in_tabs=pages == "navigate")
+        wrong += sum(each.asked - each.right for takes in found.values() for each in takes)
+        print(f"\nPages: {pages}\n{table(found, mix)}", flush=True)
+    return int(wrong > 0)
+
+
+def rounds(count: int, mix: Mapping[str, int], *, in_tabs: bool) -> Found:
+    """Run so many rounds on servers of their own."""
+    found: Found = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="load-") as name:
         Path(name).chmod(0o711)
         with stress.world(Path(name)) as given:
             parts.bare("browser", parts.operations("browser", given, "start", 8))
-            for number in range(options.rounds):
-                one_round(Path(name), given, number, mix, found, in_tabs=options.pages == "navigate")
+            for number in range(count):
+                one_round(Path(name), given, number, mix, found, in_tabs=in_tabs)
                 print(f"round {number + 1}: {told(found)}", file=sys.stderr, flush=True)
-    print(table(found, mix))
-    return int(any(each.right != each.asked for takes in found.values() for each in takes))
+    return found
 
 
 def one_round(folder: Path, given: World, number: int, mix: Mapping[str, int], found: Found, *, in_tabs: bool) -> None:
