@@ -27,12 +27,16 @@ class _Encoded:
 
 
 class Dispatcher(EventDispatcher):
-    """Celery's dispatcher; an event that holds what is no plain JSON is written as kombu writes it."""
+    """Celery's dispatcher; an event that holds what is no plain JSON is written as kombu writes it.
+
+    An event is sent once. Celery's heartbeat asks for retries, which have no end: they would hold the worker's loop
+    until the broker is back. What could not be sent is kept, and goes with the next event.
+    """
 
     def _publish(self, event: Any, producer: Any, routing_key: str, **options: Any) -> Any:
+        del options
         # Celery keeps the event itself while the broker is away, so it is encoded behind it.
-        encoded = None if producer is None else _Encoded(producer)
-        return super()._publish(event, encoded, routing_key, **options)
+        return super()._publish(event, None if producer is None else _Encoded(producer), routing_key)
 
 
 class Announcing(Base):
