@@ -1,4 +1,8 @@
-"""Lets the ends of a moment travel together while no slot is without work: a turn costs as much as a short call."""
+"""Lets what ends within a moment travel together: a turn costs as much as a short call.
+
+Turns are no closer than a twentieth of the time for which calls are held, and 5 ms at most. So a result, and the next
+call for a slot, is late by no more than that; where calls are short, or few, nothing waits.
+"""
 
 import time
 from collections.abc import Callable
@@ -6,15 +10,14 @@ from typing import Any, Final
 
 from tasks.broker.holder import Holder
 
-GATHER_S: Final = 0.005
-"""The next turn is sent no sooner after the last one, and no result is later by more."""
+LONGEST_S: Final = 0.005
 
 
 class Gathering:
     """Belongs to one channel, and to the loop's thread."""
 
     def __init__(self, holder: Holder) -> None:
-        """Ask this holder whether the slots have work."""
+        """Ask this holder how far apart turns may be."""
         self._holder = holder
         self._sent_at = self._wakes_at = float("-inf")
 
@@ -27,11 +30,12 @@ class Gathering:
 
         Not in a tick: by then kombu's loop has settled how long it sleeps.
         """
-        left_s = self._sent_at + GATHER_S - time.monotonic()
-        if loop is not None and left_s > 0 and self._holder.has_plenty():
-            self._wakes_at = time.monotonic() + left_s
+        now = time.monotonic()
+        left_s = self._sent_at + min(self._holder.pace_s(), LONGEST_S) - now
+        if loop is not None and left_s > 0:
+            self._wakes_at = now + left_s
             loop.call_later(left_s, wake)
 
     def holds_back(self) -> bool:
         """Say whether the next turn waits for more ends."""
-        return time.monotonic() < self._wakes_at and self._holder.has_plenty()
+        return time.monotonic() < self._wakes_at

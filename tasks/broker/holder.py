@@ -33,6 +33,9 @@ from tasks.broker.upkeep import SWEEP_S, Upkeep
 SHORT_S: Final = 0.05
 """Calls that run for less are fetched ahead: the next one is at hand when a slot falls free."""
 
+MANY: Final = 8
+"""Calls held at once, from which on turns are shared: who waits for one of a few is to have its result at once."""
+
 SMOOTHING: Final = 0.05
 """Weight of the latest call in the moving average."""
 
@@ -94,9 +97,9 @@ class Holder:
             most = 2 * self.slots if self._held_s < 2 * SHORT_S else self.slots
             return max(0, most - len(self._leases))
 
-    def has_plenty(self) -> bool:
-        """Say whether more than twice as many messages wait for a slot as have ended since the last turn."""
-        return len(self._waiting) > 2 * len(self._commits)
+    def pace_s(self) -> float:
+        """Give how far apart turns may be: a twentieth of the time that calls are held, nothing if they are few."""
+        return self._held_s / 20 if len(self._leases) >= MANY else 0.0
 
     def fence(self) -> str:
         """Give a new fence for the messages of one turn."""

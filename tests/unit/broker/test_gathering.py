@@ -1,4 +1,4 @@
-"""Ends that travel together while the slots have work."""
+"""Ends that travel together."""
 
 from collections.abc import Iterator
 
@@ -8,6 +8,7 @@ from kombu.asynchronous import Hub
 
 from tasks.broker import gathering
 from tasks.broker.gathering import Gathering
+from tasks.broker.holder import MANY
 from tests.unit.broker.conftest import Broker, text
 
 
@@ -18,43 +19,34 @@ def hub() -> Iterator[Hub]:
     found.close()
 
 
-@pytest.fixture
-def full(broker: Broker, client: "redis.Redis") -> Broker:
-    """Holds five messages, three of which wait for a slot."""
-    client.lpush("q", *(text(each) for each in "abcde"))
-    broker.consume(prefetch=5).receive(5)
-    for each in "cde":
-        broker.holder.wait(each)
-    return broker
-
-
-@pytest.fixture
-def gathered(full: Broker, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Gathering:
-    """A turn was sent and answered, and what follows is within its time."""
-    monkeypatch.setattr(gathering, "GATHER_S", 3600.0)
-    found = Gathering(full.holder)
+def _holding(broker: Broker, client: "redis.Redis", count: int, held_s: float) -> Gathering:
+    """Hold so many calls, such as are held for so long; a turn is under way."""
+    client.lpush("q", *(text() for _ in range(count)))
+    broker.consume(prefetch=count).receive(count)
+    broker.holder._held_s = held_s
+    found = Gathering(broker.holder)
     found.sent()
-    found.answered(hub, int)
     return found
 
 
-def test_an_end_waits_for_others_while_more_than_twice_as_many_wait_for_a_slot(
-    gathered: Gathering, full: Broker
+def test_turns_are_apart_by_a_twentieth_of_the_time_that_calls_are_held(broker: Broker, client: "redis.Redis") -> None:
+    _holding(broker, client, MANY, held_s=0.04)
+    assert broker.holder.pace_s() == pytest.approx(0.002)
+
+
+def test_while_many_long_calls_are_held_the_next_turn_waits(
+    broker: Broker, client: "redis.Redis", hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full.holder.end("a")
-    assert gathered.holds_back()
-    full.holder.end("b")  # three wait, two have ended
-    assert not gathered.holds_back()
+    monkeypatch.setattr(gathering, "LONGEST_S", 3600.0)
+    found = _holding(broker, client, MANY, held_s=1e6)
+    assert not found.holds_back()
+    found.answered(hub, int)
+    assert found.holds_back()
+    assert len(hub.timer) == 1
 
 
-def test_nothing_waits_when_a_slot_may_be_without_work(gathered: Gathering, full: Broker) -> None:
-    for each in "cde":
-        full.holder.start(each)
-    assert not gathered.holds_back()
-
-
-def test_the_loop_wakes_to_send_what_was_held_back(full: Broker, hub: Hub) -> None:
-    found = Gathering(full.holder)
+def test_the_loop_wakes_to_send_what_was_held_back(broker: Broker, client: "redis.Redis", hub: Hub) -> None:
+    found = _holding(broker, client, MANY, held_s=1e6)
     found.sent()
     woken: list[bool] = []
     found.answered(hub, lambda: woken.append(found.holds_back()))
@@ -63,11 +55,17 @@ def test_the_loop_wakes_to_send_what_was_held_back(full: Broker, hub: Hub) -> No
     assert woken == [False]
 
 
-@pytest.mark.parametrize("is_sent", [True, False])
-def test_nothing_is_held_back_unless_a_wake_is_planned(full: Broker, hub: Hub, is_sent: bool) -> None:
-    found = Gathering(full.holder)
-    if is_sent:
-        found.sent()
-    found.answered(None if is_sent else hub, int)
+@pytest.mark.parametrize(("count", "held_s"), [(MANY - 1, 1e6), (MANY, 0.0)])
+def test_nothing_waits_where_calls_are_few_or_short(
+    broker: Broker, client: "redis.Redis", hub: Hub, count: int, held_s: float
+) -> None:
+    found = _holding(broker, client, count, held_s)
+    found.answered(hub, int)
     assert not found.holds_back()
     assert len(hub.timer) == 0
+
+
+def test_without_a_loop_that_could_wake_nothing_waits(broker: Broker, client: "redis.Redis") -> None:
+    found = _holding(broker, client, MANY, held_s=1e6)
+    found.answered(None, int)
+    assert not found.holds_back()
