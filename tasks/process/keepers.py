@@ -173,11 +173,7 @@ class Keepers:
 
     def _start(self) -> Holding:
         try:
-            if self._directory is None:
-                sweep_directories()
-                self._directory = Path(tempfile.mkdtemp(prefix=PREFIX))
-                self._owner = os.open(self._directory / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-                fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._own_directory()
             ours, theirs = messages.pair()
         except OSError as failure:
             raise StartFailed("the launcher", f"no temporary directory: {failure.strerror}") from None
@@ -201,6 +197,24 @@ class Keepers:
         if wanted not in ("auto", hello["enforcement"]):
             raise InvalidSetting("GAIA_PROCESS__ENFORCEMENT", f"is {wanted}, which this machine does not permit")
         return Holding(hello["enforcement"], hello["pid_namespace"])
+
+    def _own_directory(self) -> None:
+        """Make the worker's directory, again if a launcher that has ended took it along.
+
+        The lock gets its name when it is held: until then another worker that sweeps would take the directory for one
+        that was left behind.
+        """
+        if self._directory is not None and self._directory.exists():
+            return
+        if self._owner is not None:
+            os.close(self._owner)
+            self._owner = None
+        sweep_directories()
+        self._directory = Path(tempfile.mkdtemp(prefix=PREFIX))
+        unnamed = self._directory / f"{_LOCK}.new"
+        self._owner = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unnamed.rename(self._directory / _LOCK)
 
     def _make(self) -> Keeper:
         ours, theirs = messages.pair()

@@ -1,5 +1,6 @@
 """Workers, launchers and keepers that are killed: nothing of a program outlives its worker by five seconds."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -101,6 +102,36 @@ def test_directories_of_workers_that_have_gone_are_removed() -> None:
     finally:
         pool.close()
     assert not kept.exists()
+
+
+def test_a_directory_that_went_with_its_launcher_is_made_again() -> None:
+    pool = Keepers(enforcement="sampled", cgroup=None, pid_namespace=False)
+    try:
+        first = pool.directory()
+        pool._end_launcher()
+        assert not first.exists()
+        assert pool.directory().is_dir()
+        assert sweep_directories() == 0
+    finally:
+        pool.close()
+
+
+def test_a_worker_that_sweeps_spares_a_directory_that_is_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    flock, swept = fcntl.flock, []
+
+    def sweep_before(file: int, operation: int) -> None:
+        if not swept:
+            swept.append(True)
+            sweep_directories()
+        flock(file, operation)
+
+    pool = Keepers(enforcement="sampled", cgroup=None, pid_namespace=False)
+    monkeypatch.setattr(fcntl, "flock", sweep_before)
+    try:
+        assert pool.directory().is_dir()
+        assert swept
+    finally:
+        pool.close()
 
 
 def test_what_others_put_in_a_shared_directory_is_neither_opened_nor_removed(
