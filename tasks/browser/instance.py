@@ -135,9 +135,11 @@ class Instance:
             return
         self._closed = True
         self.devtools.hang_up()
-        await asyncio.to_thread(self._end)
-        if self._stderr is not None:
-            self._stderr.close()
+        try:
+            await asyncio.to_thread(self._end)
+        finally:  # at the end of the worker this is cancelled, too; the thread goes on to its end
+            if self._stderr is not None:
+                self._stderr.close()
 
     def _end(self) -> None:
         if self.pid:

@@ -1,5 +1,6 @@
 """How browsers start, end, are shared and replaced, and how a capture is given up."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -25,6 +26,8 @@ from gaia.errors import (
     PageTimedOut,
     PoolExhausted,
 )
+from tasks.browser import chromium
+from tasks.browser.instance import Instance
 from tasks.browser.service import BrowserService
 from tasks.runtime.identity import Identity
 from tasks.scope import CancelToken, Scope
@@ -240,6 +243,22 @@ def test_a_failed_start_leaves_nothing(make: Make, temporary: Path) -> None:
     with pytest.raises(BrowserUnavailable):
         take(make(chromium="/bin/false"), html="x")
     assert not list(temporary.iterdir())
+
+
+def test_a_close_that_is_cancelled_closes_the_pipe_of_its_browser_all_the_same(temporary: Path) -> None:
+    async def closing() -> tuple[Instance, bool]:
+        made = await Instance.start(chromium.find(None), Browser())
+        end = asyncio.create_task(made.close())
+        await asyncio.sleep(0)
+        end.cancel()
+        with suppress(asyncio.CancelledError):
+            await end
+        assert made._stderr is not None
+        return made, made._stderr.is_closing()
+
+    made, is_closing = asyncio.run(closing())  # waits for the thread that ends Chromium
+    assert is_closing
+    assert not psutil.pid_exists(made.pid)
 
 
 # --- sharing
