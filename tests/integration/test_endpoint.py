@@ -106,7 +106,7 @@ def test_the_bytes_of_messages_and_results_are_told_by_operation(
 
         g.submit(call, **options).get(timeout=20)
         assert moved("received") == len(FRAME + json.dumps(call.fields_json()))
-        assert moved("sent") == len(json.dumps({"text": "x", "body": "MTIzNDU2"}))
+        assert moved("sent") == len(b'{"text":"x","body":"MTIzNDU2"}')
         before = {each: moved(each) for each in ("received", "sent")}
         assert g.submit(Echo("x", body=large), **options).get(timeout=20).body == large
         for each, figure in before.items():

@@ -285,7 +285,7 @@ def submitted(g: Gaia, foreign: Celery, kind: type[Call[Any]], fields: dict[str,
 
 def shown(name: bytes, value: bytes) -> str:
     """Give a string of Redis; a result without the address that was read, which its caller gets back."""
-    return re.sub(r'"url": "[^"]*"', "", value.decode()) if name.startswith(RESULT) else repr(value)
+    return re.sub(r'"url": ?"[^"]*"', "", value.decode()) if name.startswith(RESULT) else repr(value)
 
 
 def collect(running: Cluster, g: Gaia, said: Said, ids: list[str]) -> None:

@@ -18,7 +18,7 @@ import redis
 
 from gaia import Gaia, files, network, process, wire
 from gaia.errors import Transient
-from tasks.cli.server import free_port, is_free
+from tasks.cli.server import free_port
 from tests.support import cluster
 from tests.support.cluster import get
 from tests.support.waiting import until
@@ -237,14 +237,11 @@ def _resolves(g: Gaia) -> bool:
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_after_the_end(start: Start, signum: signal.Signals) -> None:
     running_up = start("--queues", "browser,process", "--flower-port", "0", "--monitor-port", "0").wait_ready()
-    url, page = running_up.url(), running_up.flower()
     found = running_up.below()
     assert len(found) >= 5
     running_up.process.send_signal(signum)
     assert running_up.process.wait(60) == (-signal.SIGKILL if signum == signal.SIGKILL else 0)
     until(lambda: not running(found), 60, what="the end of every process")
-    ports = [int(address.rpartition(":")[2].partition("/")[0]) for address in (url, page)]
-    assert all(is_free("127.0.0.1", port) for port in ports)
     assert running_up.env().returncode == 1
     assert not (running_up.state / "env").exists()
 

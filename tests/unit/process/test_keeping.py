@@ -109,7 +109,7 @@ def test_a_wait_that_would_be_long_gives_its_slot_back_and_ends_in_time(service:
     started = start(service, f"sleep {marker}")
     with pytest.raises(Later):
         service.wait(process.Wait(started.id), Scope.lasting(60))
-    call, scope = process.Wait(started.id, timeout_s=2.2), replace(Scope.lasting(60), id="another")
+    call, scope = process.Wait(started.id, timeout_s=4), replace(Scope.lasting(60), id="another")
     states: list[process.State] = []
 
     def look() -> bool:
