@@ -136,8 +136,9 @@ class Instance:
         self._closed = True
         self.devtools.hang_up()
         try:
-            await asyncio.to_thread(self._end)
-        finally:  # at the end of the worker this is cancelled, too; the thread goes on to its end
+            # At the end of the worker this is cancelled, too, and so would be a thread that has not begun.
+            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._end))
+        finally:
             if self._stderr is not None:
                 self._stderr.close()
 
