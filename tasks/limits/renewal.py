@@ -53,7 +53,7 @@ class Held:
     lease: Lease
     due_at: float
     taken_at: float = 0.0
-    idle_until: float = 0.0
+    idle_since: float = 0.0
     is_lost: bool = False
 
     def check(self) -> None:
@@ -71,6 +71,7 @@ class _Stack:
     taken_at: float = -inf
     lent: int = 0
     is_crowded: bool = False
+    """Half of the slots of a level are in use. Then what lingers already goes back sooner, too."""
     closed_until: float = -inf
     refused: Refused | None = None
 
@@ -118,7 +119,8 @@ class Renewal:
         """Know that a level has no slot left: this process hands its own over no longer than it may."""
         with self._changed:
             stack = self._stack(slots)
-            stack.size, stack.is_crowded = 0, True
+            stack.size = 0
+            self._crowd(stack, is_crowded=True)
             stack.refused, stack.closed_until = answer, self._monotonic() + answer.retry_after_s
 
     def refusal(self, slots: tuple[Slots, ...]) -> Refused | None:
@@ -142,9 +144,9 @@ class Renewal:
             return first
         with self._changed:
             stack = self._stack(first.lease.slots)
-            stack.is_crowded = _is_crowded(first.lease.slots, first.lease.used)
+            self._crowd(stack, is_crowded=_is_crowded(first.lease.slots, first.lease.used))
             for each in ahead:
-                each.idle_until = now + stack.linger_s
+                each.idle_since = now
             stack.idle += ahead
             stack.lent += 1
             self._held.update((first, *ahead))
@@ -162,7 +164,6 @@ class Renewal:
             while stack is not None and stack.idle:
                 held = stack.idle.pop()
                 if not held.is_lost and held.lease.ttl_s >= ttl_s:
-                    held.idle_until = 0.0
                     stack.lent += 1
                     return held
         return None
@@ -178,9 +179,9 @@ class Renewal:
                 keeps = False
             else:
                 # Those that are over go back together, by the thread: at once, but with whatever else is over then.
-                keeps, held.idle_until = True, now + stack.linger_s if recent else now
+                keeps, held.idle_since = True, now
                 (stack.idle if recent else self._over).append(held)
-                if held.idle_until < self._wakes_at:
+                if now + (stack.linger_s if recent else 0.0) < self._wakes_at:
                     self._changed.notify()
         if not keeps:
             self.release(held)
@@ -210,10 +211,11 @@ class Renewal:
         with self._changed:
             over, self._over = self._over, []
             for slots, stack in list(self._stacks.items()):
-                unwanted = [each for each in stack.idle if each.idle_until <= now]
+                begun = now - stack.linger_s
+                unwanted = [each for each in stack.idle if each.idle_since <= begun]
                 if unwanted:
                     over += unwanted
-                    stack.idle = [each for each in stack.idle if each.idle_until > now]
+                    stack.idle = [each for each in stack.idle if each.idle_since > begun]
                     stack.size = max(1, stack.size - len(unwanted))
                 if not stack.idle and not stack.lent and now - stack.taken_at >= FORGOTTEN_S:
                     del self._stacks[slots]
@@ -242,7 +244,7 @@ class Renewal:
             log.warning("%d leases of %s were not renewed; they are tried again: %s", len(due), slots[0].name, failure)
             return
         with self._changed:
-            self._stack(slots).is_crowded = _is_crowded(slots, used)
+            self._crowd(self._stack(slots), is_crowded=_is_crowded(slots, used))
             gone = {lease.id: name for lease, name in lost}
             for each in due:
                 if each.lease.id in gone and each in self._held:  # else it was released meanwhile
@@ -257,6 +259,11 @@ class Renewal:
         for leases in alike.values():
             self._leases.release_many(leases)
 
+    def _crowd(self, stack: _Stack, *, is_crowded: bool) -> None:
+        if is_crowded and not stack.is_crowded and stack.idle:
+            self._changed.notify()  # its time may have come
+        stack.is_crowded = is_crowded
+
     def _stack(self, slots: tuple[Slots, ...]) -> _Stack:
         found = self._stacks.get(slots)
         if found is None:
@@ -268,9 +275,9 @@ class Renewal:
             with self._changed:
                 if self._closed:
                     return
-                # The idle ones of a stack are in order of their time but for those that were taken and came back.
-                due = [each.idle_until for stack in self._stacks.values() for each in stack.idle[:1]]
-                due += (each.idle_until for each in self._over[:1])
+                # The idle ones of a stack are in the order in which they go back.
+                due = [each.idle_since + stack.linger_s for stack in self._stacks.values() for each in stack.idle[:1]]
+                due += [-inf] if self._over else []
                 first = min((each.due_at for each in self._held), default=inf)
                 self._wakes_at = min((first, *due))
                 self._changed.wait(min(LONGEST_S, max(0.0, self._wakes_at - self._monotonic())))

@@ -61,6 +61,16 @@ def test_what_nobody_takes_is_given_back_sooner_where_slots_are_scarce(
     until(lambda: field.held == 0)  # the thread of its own may be giving it back
 
 
+def test_once_slots_are_scarce_what_lingers_already_goes_back_sooner_too(field: Field) -> None:
+    slots = (Slots("slots:a.example", 10),)
+    field.renewal.linger(field.renewal.keep(field.lease(slots)))
+    field.renewal.refused(slots, Refused("slots:a.example", 0.1))
+    field.time.advance(CROWDED_LINGER_S)
+    field.renewal.release_idle()
+    assert field.renewal.take(slots, 10.0) is None
+    until(lambda: field.held == 0)
+
+
 def test_a_busy_process_lets_go_of_it_after_a_while(field: Field) -> None:
     held = field.renewal.keep(field.lease())
     field.time.advance(HANDED_OVER_S)
