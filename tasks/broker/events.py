@@ -27,7 +27,7 @@ class _Encoded:
 
 
 class Dispatcher(EventDispatcher):
-    """Celery's dispatcher; an event that holds what is no plain JSON is written as kombu writes it.
+    """Celery's dispatcher, with another encoder (`tasks.broker.jsontext`).
 
     An event is sent once. Celery's heartbeat asks for retries, which have no end: they would hold the worker's loop
     until the broker is back. What could not be sent is kept, and goes with the next event.

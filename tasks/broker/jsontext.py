@@ -1,7 +1,8 @@
 """JSON as kombu and Celery write and read it, several times as fast.
 
-msgspec keeps what others lose: integers of any size. What it refuses and the standard library takes (NaN, halves of
-surrogate pairs), and objects that only kombu knows how to write, go the slow way.
+msgspec keeps what others lose: integers of any size. What it refuses and the standard library takes goes the slow way:
+NaN when it is read, halves of surrogate pairs, objects that say themselves what their JSON is. Times, UUIDs, decimals
+and bytes it writes as text, where kombu would note their types; results and Celery's own events hold none.
 """
 
 import json
@@ -23,7 +24,7 @@ def loads(text: bytes | str) -> Any:
     """
     try:
         return _decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeEncodeError):
         return json.loads(text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else text)
 
 

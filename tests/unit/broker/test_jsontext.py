@@ -34,7 +34,7 @@ def test_half_a_surrogate_pair_survives(text: str) -> None:
 
 
 def test_bytes_that_are_no_utf_8_are_read_as_kombu_would() -> None:
-    assert jsontext.loads('"\ud800"'.encode("utf-8", "surrogatepass")) == "\ud800"
+    assert jsontext.loads('"\ud800"'.encode("utf-8", "surrogatepass")) == jsontext.loads('"\ud800"') == "\ud800"
 
 
 def test_what_python_alone_calls_json_is_read() -> None:
