@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+import redis
 from celery import Celery
 
 from tasks.broker import transport
@@ -14,16 +15,19 @@ from tests.support import cluster
 from tests.support.waiting import until
 
 
-def _app(url: str) -> Celery:
-    transport.install()
-    found = Celery("gaia", broker=url, set_as_current=False)
-    found.events.dispatcher_cls = "tasks.broker.events:Dispatcher"
-    return found
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[cluster.Server]:
+    found = cluster.Server(tmp_path)
+    found.start()
+    yield found
+    found.stop()
 
 
 @pytest.fixture
-def app(fresh_url: str) -> Iterator[Celery]:
-    with _app(fresh_url) as found:
+def app(server: cluster.Server) -> Iterator[Celery]:
+    transport.install()
+    with Celery("gaia", broker=server.url, set_as_current=False) as found:
+        found.events.dispatcher_cls = "tasks.broker.events:Dispatcher"
         yield found
 
 
@@ -32,26 +36,23 @@ class Heard:
 
     def __init__(self, app: Celery) -> None:
         self.events: list[dict[str, Any]] = []
+        self._app = app
         self._connection = app.connection_for_read()
         self._receiver = app.events.Receiver(self._connection, handlers={"*": self.events.append})
-        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._listen)
 
     def __enter__(self) -> Self:
-        ready = threading.Event()
-        self._receiver.on_consume_ready = lambda *_, **__: ready.set()
         self._thread.start()
-        assert ready.wait(30)
+        with redis.Redis.from_url(self._app.conf.broker_url) as client:
+            until(lambda: client.pubsub_numpat() or client.pubsub_channels(), what="the subscription")
         return self
 
     def _listen(self) -> None:
         for _ in self._receiver.itercapture(limit=None, timeout=None, wakeup=False):
-            if self._ended.is_set():
-                break
+            pass
 
     def __exit__(self, *_: object) -> None:
         self._receiver.should_stop = True
-        self._ended.set()
         self._thread.join(30)
         self._connection.release()
         assert not self._thread.is_alive()
@@ -72,18 +73,13 @@ def test_celerys_receiver_hears_single_events_and_those_sent_together(app: Celer
         assert (heard.of("task-sent")["uuid"], heard.of("task-received")["uuid"]) == ("x", "x")
 
 
-def test_a_heartbeat_is_tried_once_and_sent_when_the_broker_is_back(tmp_path: Path) -> None:
-    server = cluster.Server(tmp_path)
-    server.start()
-    try:
-        with _app(server.url) as app, app.connection_for_write() as connection:
-            dispatcher = app.events.Dispatcher(connection, hostname="a@b")
-            dispatcher.send("worker-online", retry=True)
-            server.kill()
-            dispatcher.send("worker-heartbeat", retry=True)  # Celery's own would not come back from here
-            server.start()
-            with Heard(app) as heard:
-                dispatcher.flush()
-                assert heard.of("worker-heartbeat")["hostname"] == "a@b"
-    finally:
-        server.stop()
+def test_a_heartbeat_is_tried_once_and_sent_when_the_broker_is_back(app: Celery, server: cluster.Server) -> None:
+    with app.connection_for_write() as connection:
+        dispatcher = app.events.Dispatcher(connection, hostname="a@b")
+        dispatcher.send("worker-online", retry=True)
+        server.kill()
+        dispatcher.send("worker-heartbeat", retry=True)  # Celery's own would not come back from here
+        server.start()
+        with Heard(app) as heard:
+            dispatcher.flush()
+            assert heard.of("worker-heartbeat")["hostname"] == "a@b"
