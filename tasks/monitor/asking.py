@@ -1,12 +1,18 @@
-"""Asking another server for a page: bounded in time and size, and no redirect is followed."""
+"""Asking another server for a page: bounded in time and size, and no redirect is followed.
 
+The time is one for everything: connecting, the head and the body, however slowly they drip. Only how long the system
+looks up a name is the system's own to bound.
+"""
+
+import socket
+import ssl
 import time
-from http.client import HTTPConnection, HTTPSConnection
+from contextlib import closing
+from http.client import HTTPConnection, HTTPSConnection, IncompleteRead
+from typing import Any
 from urllib.parse import urlsplit
 
 from tasks.runtime.pages import Page
-
-CHUNK_BYTES = 64 * 1024
 
 
 def page(base: str, path: str, *, bound_s: float, most_bytes: int, token: str | None = None) -> Page:
@@ -16,30 +22,91 @@ def page(base: str, path: str, *, bound_s: float, most_bytes: int, token: str | 
         OSError, HTTPException: if it could not be had in time.
         ValueError: if `base` is no address, or the page is too large.
     """
-    ends_at = time.monotonic() + bound_s
-    connection = _connection(base, bound_s)
-    try:
+    with closing(_connection(base, time.monotonic() + bound_s)) as connection:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         connection.request("GET", urlsplit(base).path.rstrip("/") + path, headers=headers)
-        sock = connection.sock
-        reply = connection.getresponse()
-        body = bytearray()
-        while chunk := reply.read1(CHUNK_BYTES):
-            body += chunk
+        with connection.getresponse() as reply:
+            body = reply.read(most_bytes + 1)
             if len(body) > most_bytes:
                 raise ValueError("the page is too large")
-            left_s = ends_at - time.monotonic()
-            if left_s <= 0:
-                raise TimeoutError("the page took too long")
-            sock.settimeout(left_s)
-        return Page(bytes(body), reply.status, reply.headers.get("Content-Type", "text/plain"))
-    finally:
-        connection.close()
+            if reply.length:
+                raise IncompleteRead(body, reply.length)
+            return Page(body, reply.status, reply.headers.get("Content-Type", "text/plain"))
 
 
-def _connection(base: str, bound_s: float) -> HTTPConnection:
+def _connection(base: str, ends_at: float) -> HTTPConnection:
     parts = urlsplit(base)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("no address of pages")
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    return kind(parts.hostname, parts.port, timeout=bound_s)
+    kind = _SecureConnection if parts.scheme == "https" else _Connection
+    connection = kind(parts.hostname, parts.port)
+    connection.ends_at = ends_at
+    return connection
+
+
+class _Connection(HTTPConnection):
+    ends_at: float
+
+    def connect(self) -> None:
+        """Connect to the first address that answers in the time that is left."""
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        for number, (family, kind, protocol, _, address) in enumerate(found, 1):
+            sock = _Socket(family, kind, protocol)
+            sock.ends_at = self.ends_at
+            try:
+                sock.bound()
+                sock.connect(address)
+                sock.bound()  # for the handshake that may follow
+            except OSError:
+                sock.close()
+                if number == len(found):
+                    raise
+            else:
+                self.sock = sock
+                return
+
+
+class _SecureConnection(HTTPSConnection, _Connection):
+    def __init__(self, host: str, port: int | None) -> None:
+        context = ssl.create_default_context()
+        context.sslsocket_class = _SecureSocket
+        super().__init__(host, port, context=context)
+
+    def connect(self) -> None:
+        """Shake hands, too: in all within what was left once connected."""
+        super().connect()
+        sock: Any = self.sock  # of the context's class
+        sock.ends_at = self.ends_at
+
+
+class _Bounded:
+    """A socket each of whose steps has the time that is left, and not as much as the one before."""
+
+    ends_at: float
+
+    def bound(self) -> None:
+        """Bound the next step.
+
+        Raises:
+            TimeoutError: if no time is left.
+        """
+        left_s = self.ends_at - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the page took too long")
+        self.settimeout(left_s)  # type: ignore[attr-defined]  # a socket's, as are the others
+
+    def send(self, *given: Any) -> int:
+        self.bound()
+        return int(super().send(*given))  # type: ignore[misc]
+
+    def recv_into(self, *given: Any) -> int:
+        self.bound()
+        return int(super().recv_into(*given))  # type: ignore[misc]
+
+
+class _Socket(_Bounded, socket.socket):
+    pass
+
+
+class _SecureSocket(_Bounded, ssl.SSLSocket):
+    pass
