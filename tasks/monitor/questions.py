@@ -1,7 +1,8 @@
 """Questions to Prometheus, handed on by the monitor for its page of dashboards.
 
-Only queries, by GET, to the one address that the settings name. They are few at a time, so that a Prometheus that hangs
-leaves places for probes and scrapes; time and size of an answer are bounded, and what is no answer is told in words.
+Only queries, by GET, to the one address that the settings name. Few are asked and few wait, and others are refused at
+once, so that a Prometheus that hangs leaves places for probes and scrapes: each holds one of the places that the pages
+have (`tasks.runtime.pages.AT_ONCE`). Time and size of an answer are bounded, and what is no answer is told in words.
 """
 
 import json
@@ -20,11 +21,16 @@ FIELDS: Final = ("query", "time", "start", "end", "step")
 QUERY_CHARACTERS: Final = 8192
 
 AT_ONCE: Final = 6
-"""Of the places that the monitor's pages have; the others stay free."""
+WAITING: Final = 4
+"""Together ten of the sixteen places that the monitor's pages have; a page of dashboards asks four at once."""
 
 BOUND_S: Final = 10.0
 PLACE_BOUND_S: Final = 5.0
+"""So long one waits for its turn."""
+
 ANSWER_BYTES: Final = 8 * 1024 * 1024
+
+CROWDED: Final = "too many questions at once, or Prometheus is slow"
 
 
 class Questions:
@@ -33,20 +39,29 @@ class Questions:
     def __init__(self, address: str) -> None:
         """Ask the Prometheus at an address."""
         self._address = address
-        self._places = threading.BoundedSemaphore(AT_ONCE)
+        self._admitted = threading.BoundedSemaphore(AT_ONCE + WAITING)
+        self._asking = threading.BoundedSemaphore(AT_ONCE)
 
     def answer(self, asked: Asked) -> Page:
         """Give Prometheus' answer to one of `PATHS`, or a sentence in the form of its errors."""
         fields: dict[str, str] = {name: asked.query[name] for name in FIELDS if name in asked.query}
         if not fields.get("query") or len(fields["query"]) > QUERY_CHARACTERS:
             return _refused(HTTPStatus.BAD_REQUEST, f"a query of 1 to {QUERY_CHARACTERS} characters is needed")
-        if not self._places.acquire(timeout=PLACE_BOUND_S):
-            return _refused(HTTPStatus.SERVICE_UNAVAILABLE, "too many questions at once, or Prometheus is slow")
+        fields["timeout"] = f"{BOUND_S:g}s"
+        if not self._admitted.acquire(blocking=False):
+            return _refused(HTTPStatus.SERVICE_UNAVAILABLE, CROWDED)
         try:
-            fields["timeout"] = f"{BOUND_S:g}s"
-            return self._asked(f"{asked.path}?{urlencode(fields)}")
+            return self._in_turn(f"{asked.path}?{urlencode(fields)}")
         finally:
-            self._places.release()
+            self._admitted.release()
+
+    def _in_turn(self, path: str) -> Page:
+        if not self._asking.acquire(timeout=PLACE_BOUND_S):
+            return _refused(HTTPStatus.SERVICE_UNAVAILABLE, CROWDED)
+        try:
+            return self._asked(path)
+        finally:
+            self._asking.release()
 
     def _asked(self, path: str) -> Page:
         who = f"Prometheus at {self._address}"

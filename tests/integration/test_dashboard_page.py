@@ -12,6 +12,7 @@ import pytest
 from config.settings import read
 from gaia import Gaia, browser
 from tasks.cli.server import free_port
+from tasks.monitor import dashboard
 from tasks.monitor.monitor import Monitor
 from tests.support import cluster
 from tests.support.cluster import get
@@ -139,6 +140,33 @@ def test_with_a_token_the_page_opens_and_its_figures_do_not(
     assert get(query)[0] == 401
     assert get(query, Authorization=f"Bearer {TOKEN}")[0] == 200
     assert TOKEN not in get(address)[1]
+
+
+LOGS_IN = f"""<script>
+const tries = setInterval(() => {{
+  if (document.getElementById("login").hidden) return;
+  clearInterval(tries);
+  document.getElementById("token").value = "{TOKEN}";
+  document.getElementById("login").requestSubmit();
+}}, 10);
+</script>"""
+
+
+def test_where_a_page_may_keep_nothing_the_token_shows_the_figures_all_the_same(site: Site, tmp_path: Path) -> None:
+    cors = ("Access-Control-Allow-Origin: *", "Access-Control-Allow-Headers: Authorization")
+
+    def guarded(asked: Asked, _: object) -> bytes:
+        may = asked.method == "OPTIONS" or asked.headers.get("authorization") == f"Bearer {TOKEN}"
+        nothing = b'{"status":"success","data":{"resultType":"matrix","result":[]}}'
+        return reply(nothing, 200, *cors) if may else reply(b"", 401, *cors)
+
+    site.routes["/api/v1/query_range"] = site.routes["/api/v1/query"] = guarded
+    alone = "Content-Security-Policy: sandbox allow-scripts allow-forms"  # of an origin of its own, so without storage
+    page = dashboard.served().body + LOGS_IN.encode()
+    site.routes["/dashboard"] = reply(page, 200, "Content-Type: text/html; charset=utf-8", alone)
+    found = opened(site.url("/dashboard"), tmp_path)
+    assert set(states(found.dom)) == {"empty"}
+    assert 'data-state="shown"' in found.dom
 
 
 def test_the_token_shows_the_figures_and_a_choice_narrows_them(

@@ -162,7 +162,11 @@ page("refresh").addEventListener("change", (event) => writeAddress({refresh: eve
 page("login").addEventListener("submit", (event) => {
   event.preventDefault();
   token = page("token").value;
-  sessionStorage.setItem("token", token);
+  try {
+    sessionStorage.setItem("token", token);
+  } catch {
+    // Without storage it is asked for again when the page is loaded anew.
+  }
   start();
 });
 try {

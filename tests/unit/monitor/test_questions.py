@@ -2,6 +2,9 @@
 
 import json
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -10,7 +13,9 @@ import pytest
 from tasks.cli.server import free_port
 from tasks.monitor import questions as module
 from tasks.monitor.questions import Questions
-from tasks.runtime.pages import Asked
+from tasks.runtime.pages import Asked, Page, Server
+from tests.support.cluster import get
+from tests.support.waiting import until
 from tests.support.web import Site, reply
 
 ASKED = Asked("/api/v1/query", {"query": "up"})
@@ -87,26 +92,51 @@ def test_one_that_hangs_is_left(site: Site, monkeypatch: pytest.MonkeyPatch, beg
     assert Questions(site.url("")).answer(ASKED).status == HTTPStatus.GATEWAY_TIMEOUT
 
 
-def test_one_that_hangs_takes_no_more_than_its_places(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    full, release = threading.Semaphore(0), threading.Event()
+@contextmanager
+def hanging(site: Site) -> Iterator[threading.Semaphore]:
+    """Have Prometheus hang; each question that it is asked is told."""
+    told, release = threading.Semaphore(0), threading.Event()
 
     def hang(_: Any, __: Any) -> bytes:
-        full.release()
-        release.wait(30)
+        told.release()
+        release.wait(60)
         return reply(ANSWER)
 
-    monkeypatch.setattr(module, "PLACE_BOUND_S", 0.0)
     site.routes["/api/v1/query"] = hang
-    questions = Questions(site.url(""))
-    threads = [threading.Thread(target=questions.answer, args=(ASKED,)) for _ in range(module.AT_ONCE)]
-    for each in threads:
-        each.start()
     try:
-        for _ in threads:
-            assert full.acquire(timeout=20)
-        assert questions.answer(ASKED).status == HTTPStatus.SERVICE_UNAVAILABLE
+        yield told
     finally:
         release.set()
-        for each in threads:
-            each.join(20)
+
+
+def test_one_that_hangs_is_asked_by_few_and_others_wait_for_their_turn(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PLACE_BOUND_S", 0.0)
+    questions = Questions(site.url(""))
+    with ThreadPoolExecutor(module.AT_ONCE) as pool, hanging(site) as told:
+        found = [pool.submit(questions.answer, ASKED) for _ in range(module.AT_ONCE)]
+        for _ in found:
+            assert told.acquire(timeout=20)
+        assert questions.answer(ASKED).status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert {each.result().status for each in found} == {HTTPStatus.OK}
     assert questions.answer(ASKED).status == HTTPStatus.OK
+
+
+def test_one_that_hangs_leaves_places_for_probes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PLACE_BOUND_S", 60.0)
+    monkeypatch.setattr(module, "BOUND_S", 60.0)
+    questions, many = Questions(site.url("")), 20
+
+    def answer(asked: Asked) -> Page:
+        return questions.answer(asked) if asked.path in module.PATHS else Page(b"alive")
+
+    server = Server("127.0.0.1", 0, answer)
+    server.start()
+    address = f"http://127.0.0.1:{server.port}"
+    with closing(server), ThreadPoolExecutor(many) as pool, hanging(site) as told:
+        found = [pool.submit(get, f"{address}/api/v1/query?query=up") for _ in range(many)]
+        for _ in range(module.AT_ONCE):
+            assert told.acquire(timeout=20)
+        until(lambda: sum(each.done() for each in found) >= many - module.AT_ONCE - module.WAITING)
+        assert get(f"{address}/liveness") == (200, "alive")
