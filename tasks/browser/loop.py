@@ -4,15 +4,15 @@ import asyncio
 import threading
 import types
 from collections.abc import Callable, Coroutine, Generator
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from time import thread_time
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from gaia.errors import BrowserUnavailable
 from tasks import metrics
-from tasks.runtime.lag import Lag
+from tasks.runtime.lag import timer_of
 from tasks.scope import Scope
 
 T = TypeVar("T")
@@ -20,6 +20,14 @@ T = TypeVar("T")
 CLEAN_UP_S: Final = 15.0
 """For a call that was stopped to close its page."""
 CLOSE_S: Final = 30.0
+
+
+@dataclass(frozen=True)
+class _End(Generic[T]):
+    """How a call ended: with what it found, or in an error."""
+
+    found: list[T] = field(default_factory=list)
+    failure: BaseException | None = None
 
 
 class Loop:
@@ -40,7 +48,7 @@ class Loop:
             Cancelled, DeadlineExceeded: of the call.
             BrowserUnavailable: if the loop is closed.
         """
-        done: Future[T] = Future()
+        told: SimpleQueue[_End[T]] = SimpleQueue()
         started: list[asyncio.Task[None]] = []
 
         async def bounded() -> None:
@@ -48,9 +56,9 @@ class Loop:
                 async with asyncio.timeout(timeout_s):
                     found = await _measured(work, metrics.meters(scope.operation).worked)
             except BaseException as failure:  # noqa: BLE001 - it goes to the caller's thread
-                done.set_exception(failure)
+                told.put(_End(failure=failure))
             else:
-                done.set_result(found)
+                told.put(_End([found]))
 
         loop = self._started(work)
 
@@ -58,10 +66,10 @@ class Loop:
             started.append(loop.create_task(bounded()))
             started[0].add_done_callback(ended)
 
-        def ended(_: "asyncio.Task[None]") -> None:
-            if not done.done():  # it was cancelled before its first step
+        def ended(task: "asyncio.Task[None]") -> None:
+            if task.cancelled():  # before its first step
                 work.close()
-                done.set_exception(asyncio.CancelledError())
+                told.put(_End(failure=asyncio.CancelledError()))
 
         loop.call_soon_threadsafe(start)
 
@@ -73,7 +81,7 @@ class Loop:
                 loop.call_soon_threadsafe(cancel)
 
         with scope.cancelled.calling(stop):
-            return _outcome(done, stop, scope, timeout_s + CLEAN_UP_S)
+            return _outcome(told, stop, scope, timeout_s + CLEAN_UP_S)
 
     def post(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
         """Run work of the subsystem itself."""
@@ -103,9 +111,11 @@ class Loop:
                 work.close()
                 raise BrowserUnavailable("the worker is stopping")
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_main, args=(self._loop,), name="gaia-browser-loop", daemon=True)
-                self._thread.start()
+                try:
+                    self._loop, self._thread = _begun()
+                except (OSError, RuntimeError) as failure:  # no descriptor, no thread: the next call tries again
+                    work.close()
+                    raise BrowserUnavailable(f"its loop cannot start: {failure}") from None
             return self._loop
 
 
@@ -132,29 +142,50 @@ def _measured(work: Coroutine[Any, Any, T], tell: Callable[[float], None]) -> Ge
             except BaseException as failure:  # noqa: BLE001 - it is the work's to handle
                 thrown = failure
     finally:
+        given = thrown = None  # an error's traceback holds this frame, which must not hold the error
         tell(cpu_s)
 
 
-def _outcome(done: "Future[T]", stop: Callable[[], None], scope: Scope, timeout_s: float) -> T:
+def _outcome(told: "SimpleQueue[_End[T]]", stop: Callable[[], None], scope: Scope, timeout_s: float) -> T:
+    """Wait for the end of a call. Its error is nowhere kept but where it is raised: its traceback holds this frame."""
     try:
-        return done.result(timeout_s)
-    except FutureTimeoutError:
+        end = told.get(timeout=timeout_s)
+    except Empty:
         stop()
+        raise TimeoutError from None
+    if end.failure is None:
+        return end.found[0]
+    try:
+        if isinstance(end.failure, asyncio.CancelledError):
+            scope.check()
+            raise BrowserUnavailable("the worker is stopping") from None
+        raise end.failure
+    finally:
+        del end
+
+
+def _begun() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=_main, args=(loop,), name="gaia-browser-loop", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        loop.close()
         raise
-    except asyncio.CancelledError:
-        scope.check()
-        raise BrowserUnavailable("the worker is stopping") from None
+    return loop, thread
 
 
 def _main(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
-    lag = Lag("browser")
-    loop.add_reader(lag.descriptor, lag.tell)
+    lag = timer_of("browser")
     try:
+        if lag is not None:
+            loop.call_soon(loop.add_reader, lag.descriptor, lag.tell)
         loop.run_forever()
     finally:
-        loop.remove_reader(lag.descriptor)
-        lag.close()
+        if lag is not None:
+            loop.remove_reader(lag.descriptor)
+            lag.close()
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.run_until_complete(asyncio.sleep(0))  # transports close a step later
         loop.close()

@@ -4,6 +4,7 @@ A timer of kombu's own loop would not do: it may come a second late by design.
 """
 
 import ctypes
+import logging
 import os
 import struct
 import time
@@ -12,6 +13,8 @@ from typing import Final
 from tasks import metrics
 
 PERIOD_S: Final = 1
+
+log = logging.getLogger(__name__)
 
 _NONBLOCK_CLOEXEC: Final = os.O_NONBLOCK | os.O_CLOEXEC
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -46,6 +49,15 @@ class Lag:
     def close(self) -> None:
         """End the timer."""
         os.close(self.descriptor)
+
+
+def timer_of(loop: str) -> Lag | None:
+    """Start a loop's timer; where none can be had, its lag is not told, and the loop does all else."""
+    try:
+        return Lag(loop)
+    except OSError as failure:
+        log.warning("how late the %s loop is cannot be told: %s", loop, failure.strerror)
+        return None
 
 
 def _checked(found: int) -> int:

@@ -6,6 +6,7 @@ go on answering `celery inspect ping`, since that comes over another connection 
 """
 
 import threading
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from gaia.store import keys
 from tasks import metrics
 from tasks.broker.channel import Fetching
 from tasks.runtime import identity
-from tasks.runtime.lag import Lag
+from tasks.runtime.lag import Lag, timer_of
 from tasks.runtime.pool import Pool
 from tasks.scope import Clock
 
@@ -52,7 +53,9 @@ class Vitals:
         loop = get_event_loop()
         if loop is not None:
             loop.on_tick.add(self._turn)
-            loop.on_tick.add(partial(_listen, loop, Lag("worker")))
+            lag = timer_of("worker")
+            if lag is not None:
+                loop.on_tick.add(partial(_listen, loop, lag))
 
     def ending(self) -> None:
         """Say that the worker begins to end."""
@@ -130,4 +133,5 @@ class Vitals:
 def _listen(loop: Any, lag: Lag) -> None:
     """Have the loop run a timer; one that connected anew has forgotten its readers."""
     if lag.descriptor not in loop.readers:
-        loop.add_reader(lag.descriptor, lag.tell)
+        with suppress(OSError):  # of epoll; the next turn tries again
+            loop.add_reader(lag.descriptor, lag.tell)

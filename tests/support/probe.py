@@ -14,6 +14,7 @@ from pathlib import Path
 from billiard.einfo import ExceptionInfo
 from kombu.asynchronous import get_event_loop
 
+from gaia import codec
 from gaia.contracts.base import Call, Result, RetryPolicy, contract, secret
 from gaia.errors import ConnectFailed, TimedOut
 from tasks.broker.channel import Fetching
@@ -196,6 +197,30 @@ class CountErrors(Call[Seen], operation="probe.count_errors"):
 @contract
 class Stick(Call[Seen], operation="probe.stick"):
     """Build a service that cannot be closed."""
+
+
+class Blot:
+    """What has a wire form that is no JSON."""
+
+
+codec.register(Blot, lambda _: object(), lambda _: Blot())
+
+
+@contract
+class Blotted(Result):
+    """What cannot be written."""
+
+    blot: Blot
+
+
+@contract
+class Smear(Call[Blotted], operation="probe.smear"):
+    """Give a result that cannot be written."""
+
+
+@handles(Smear)
+def smear(call: Smear, scope: Scope) -> Blotted:
+    return Blotted(Blot())
 
 
 class Sticky:

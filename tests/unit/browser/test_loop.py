@@ -1,15 +1,20 @@
 """The loop's thread works for calls: what their steps cost is told, and they end as they would without that."""
 
 import asyncio
+import gc
 import time
-from collections.abc import Iterator
-from contextlib import closing
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing, suppress
+from typing import Any
 
 import pytest
 
 from tasks import metrics
 from tasks.browser.loop import Loop
 from tasks.scope import Scope
+from tests.support.descriptors import said
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -86,3 +91,74 @@ def test_a_call_that_handles_what_it_awaits_goes_on(loop: Loop) -> None:
         return "missed"
 
     assert loop.run(work(), Scope.lasting(operation="test.handling"), 20) == "handled"
+
+
+WITHOUT_DESCRIPTORS = """
+from gaia.errors import BrowserUnavailable
+from tasks.browser.loop import Loop
+from tasks.scope import Scope
+
+async def answers():
+    return "done"
+
+def ask(free):
+    with free_descriptors(free):
+        try:
+            return loop.run(answers(), Scope.lasting(operation="test.asked"), 5)
+        except BrowserUnavailable as failure:
+            return failure
+
+loop = Loop()
+print(*map(ask, {free}), sep="\\n")
+loop.close()
+"""
+
+
+def test_without_a_descriptor_for_its_timer_the_loop_works_all_the_same() -> None:
+    of_a_loop = 3  # its poll and its pair of sockets
+    assert said(WITHOUT_DESCRIPTORS.replace("{free}", f"[{of_a_loop}]")) == ["done"]
+
+
+def test_without_a_descriptor_for_the_loop_a_call_fails_and_the_next_one_tries_again() -> None:
+    first, second = said(WITHOUT_DESCRIPTORS.replace("{free}", "[0, 9]"))
+    assert first == "no browser: its loop cannot start: [Errno 24] Too many open files"
+    assert second == "done"
+
+
+class Held:
+    """What a call holds while it runs."""
+
+
+async def is_bounded(held: Held) -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def fails(held: Held) -> None:
+    await asyncio.sleep(0)
+    raise KeyError(held)
+
+
+async def handles(held: Held) -> None:
+    try:
+        await asyncio.wait_for(asyncio.get_running_loop().create_future(), 0.01)
+    except TimeoutError:
+        await asyncio.sleep(0)
+        raise
+
+
+@pytest.mark.parametrize("work", [is_bounded, fails, handles])
+def test_a_call_that_ends_in_an_error_leaves_nothing_to_the_collector(
+    loop: Loop, work: Callable[[Held], Coroutine[Any, Any, None]]
+) -> None:
+    def run() -> weakref.ref[Held]:
+        held = Held()
+        with suppress(TimeoutError, KeyError):
+            loop.run(work(held), Scope.lasting(operation="test.left"), 0.1)
+        return weakref.ref(held)
+
+    gc.disable()
+    try:
+        left = run()
+        until(lambda: left() is None, 5)
+    finally:
+        gc.enable()

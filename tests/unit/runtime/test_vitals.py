@@ -10,6 +10,7 @@ from tasks.runtime import identity
 from tasks.runtime.pool import Pool
 from tasks.runtime.vitals import FETCH_BOUND_S, LOOP_BOUND_S, Vitals
 from tasks.scope import Clock
+from tests.support.descriptors import said
 
 
 class Time:
@@ -50,6 +51,20 @@ def vitals(time: Time) -> Vitals:
     found = Vitals(Clock(monotonic=time))
     found.attach(worker())
     return found
+
+
+def test_without_a_descriptor_for_the_timer_of_its_loop_a_worker_starts_all_the_same() -> None:
+    script = """
+from kombu.asynchronous import Hub, set_event_loop
+from tasks.runtime.vitals import Vitals
+
+vitals, loop = Vitals(), Hub()
+set_event_loop(loop)
+with free_descriptors(0):
+    vitals.started()
+print(*(each.__name__ for each in loop.on_tick))
+"""
+    assert said(script) == ["_turn"]
 
 
 def test_a_worker_is_ready_once_it_has_started_until_it_ends(vitals: Vitals) -> None:
