@@ -183,6 +183,7 @@ class Run:
         self.lost_leases = int(properties.get("gaia_lost", 0))
         self.call: Call[Any] | None = None
         self.scope: Scope | None = None
+        self.sent_bytes = 0
 
     @property
     def tag(self) -> str:
@@ -201,13 +202,12 @@ class Run:
     def outcome(self, args: tuple[object, ...], size_bytes: int) -> Reply:
         """Perform the call of a message of so many bytes; give its reply or raise what Celery is to make of it."""
         meters, monotonic = self.meters, self.around.clock.monotonic
-        started, used, sent_bytes = monotonic(), thread_time(), 0
+        started, used = monotonic(), thread_time()
         ended = "error"
         meters.begin(size_bytes)
         try:
             with working_on(self.operation, self.id, self.scrub):
                 reply = self._guarded(args)
-            sent_bytes = 0 if self.told.get("ignore_result") else len(reply.text)
             ended = "ok"
             self._settle_key()
         except GaiaError as error:
@@ -223,7 +223,7 @@ class Run:
         else:
             return reply
         finally:
-            meters.end(ended, monotonic() - started, thread_time() - used, sent_bytes)
+            meters.end(ended, monotonic() - started, thread_time() - used, self.sent_bytes)
 
     def _guarded(self, args: tuple[object, ...]) -> Reply:
         """Perform the call; let no foreign error and no secret out."""
@@ -280,10 +280,13 @@ class Run:
             # What an idempotency key leads to is kept longer, and so are its bodies.
             keyed = envelope.key is not None
             try:
-                return Reply(result, self.around.keyed_artifacts if keyed else self.around.artifacts)
+                reply = Reply(result, self.around.keyed_artifacts if keyed else self.around.artifacts)
             except codec.Mismatch as found:
                 # A value of a foreign document: nested too deeply for JSON, or an integer too large.
                 raise InvalidResult(self.operation, found.path, found.reason) from None
+        if not self.told.get("ignore_result"):
+            self.sent_bytes = len(reply.text)  # written here, within the run: what cannot be is an error of it
+        return reply
 
     def _scope(self, given: object, cancelled: CancelToken) -> Scope:
         """Bound the run by the deadline of the envelope, read leniently: a newer one is refused later."""

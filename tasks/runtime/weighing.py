@@ -26,7 +26,7 @@ class _Session:
     def __init__(self, session: codec.Session, operation: str) -> None:
         self._session = session
         self._operation = operation
-        self._seen: tuple[str, ...] = ()
+        self._seen: set[str] = set()
 
     def session(self) -> Self:
         return self
@@ -42,7 +42,7 @@ class _Session:
     def get(self, artifact: Artifact) -> bytes:
         found = self._session.get(artifact)
         if artifact.id not in self._seen:  # a session fetches it once
-            self._seen += (artifact.id,)
+            self._seen.add(artifact.id)
             metrics.meters(self._operation).moved(received_bytes=len(found))
         return found
 

@@ -14,7 +14,7 @@ from celery import Celery
 from gaia import Gaia, errors
 from gaia.store import keys
 from tests.support.cluster import Worker
-from tests.support.probe import Append, Echo, Fail, Flaky, Hold, Seen
+from tests.support.probe import Append, Echo, Fail, Flaky, Hold, Seen, Smear
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("probe_worker")
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("probe_worker")
 SECRET = "s3cr3t-token-of-mine"
 
 
-def outcome(gaia: Gaia, call: Echo | Fail | Flaky | Hold, **options: float) -> Seen | errors.GaiaError:
+def outcome(gaia: Gaia, call: Echo | Fail | Flaky | Hold | Smear, **options: float) -> object:
     try:
         return gaia.submit(call, **options).get(timeout=20)
     except errors.GaiaError as error:
@@ -92,6 +92,12 @@ def test_a_foreign_error_becomes_an_internal_error_without_the_secret(gaia: Gaia
     assert SECRET not in log
 
 
+def test_a_result_that_cannot_be_written_is_an_internal_error_too(gaia: Gaia) -> None:
+    error = outcome(gaia, Smear())
+    assert isinstance(error, errors.InternalError)
+    assert error.kind == "TypeError"
+
+
 def test_a_transient_error_is_retried_within_the_contract_policy(gaia: Gaia) -> None:
     assert gaia.submit(Flaky(succeed_at=3)).get(timeout=20).attempts == 3
 
@@ -156,7 +162,7 @@ def test_an_idempotency_key_leads_to_the_first_call(gaia: Gaia) -> None:
 
 
 def test_a_key_and_its_result_are_kept_a_day_after_the_call_has_ended(gaia: Gaia, client: redis.Redis) -> None:
-    for number, call in enumerate((Echo("long"), Fail())):
+    for number, call in enumerate((Echo("long"), Fail(), Smear())):
         pending = gaia.submit(call, idempotency_key=f"long-{number}", deadline=3 * 86_400)
         until(pending.ready)
         kept_s = client.ttl(keys.idempotency(f"long-{number}"))
