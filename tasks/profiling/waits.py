@@ -73,6 +73,15 @@ class _Watched:
     new: bool = False
 
 
+def _watched(task_id: int) -> _Watched:
+    task = Task(task_id)
+    try:
+        return _Watched(task, task.account(), new=True)
+    except OSError:  # it ended just now
+        task.close()
+        raise
+
+
 @dataclass
 class _Sampler:
     """One report while it is made."""
@@ -109,8 +118,7 @@ class _Sampler:
         self.looks += 1
         for task_id in found - self.watched.keys() - {self.own}:
             with suppress(OSError):
-                task = Task(task_id)
-                self.watched[task_id] = _Watched(task, task.account(), new=True)
+                self.watched[task_id] = _watched(task_id)
 
     def _look_at(
         self, each: _Watched, frame: FrameType | None, passed_ns: int, waiting: list[tuple[_Watched, Stack]]

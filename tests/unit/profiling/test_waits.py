@@ -162,6 +162,26 @@ def test_what_begins_and_ends_meanwhile_leaves_no_descriptor() -> None:
     until(lambda: descriptors() <= before)
 
 
+def test_a_thread_that_ends_as_it_is_begun_with_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait, args=(60,))
+    thread.start()
+
+    class Ends(Task):
+        def __init__(self, task_id: int) -> None:
+            super().__init__(task_id)
+            if task_id == thread.native_id:
+                ended.set()
+                thread.join()
+                until(lambda: not Path(f"/proc/self/task/{task_id}").exists())
+
+    monkeypatch.setattr(module, "Task", Ends)
+    before = descriptors()
+    waits(0.05)
+    assert ended.is_set()
+    until(lambda: descriptors() <= before, 5)
+
+
 def test_a_thread_that_there_is_not_is_none() -> None:
     with pytest.raises(OSError, match="No such file"):
         Task(1 << 22)
