@@ -175,9 +175,7 @@ class Keepers:
         try:
             if self._directory is None:
                 sweep_directories()
-                self._directory = Path(tempfile.mkdtemp(prefix=PREFIX))
-                self._owner = os.open(self._directory / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-                fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._directory, self._owner = own_directory()
             ours, theirs = messages.pair()
         except OSError as failure:
             raise StartFailed("the launcher", f"no temporary directory: {failure.strerror}") from None
@@ -254,6 +252,24 @@ def _hello(channel: socket.socket) -> dict[str, Any]:
         return messages.receive(channel).body
     except OSError:
         return {}
+
+
+def own_directory() -> tuple[Path, int]:
+    """Make a temporary directory, and lock it; give it and the descriptor that holds the lock.
+
+    Between the two another worker's sweep may take it for one that was left, and remove it: then there is a next one.
+
+    Raises:
+        OSError
+    """
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        owner = os.open(path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        with suppress(BlockingIOError, FileNotFoundError):
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(owner), os.lstat(path / _LOCK)):
+                return path, owner
+        os.close(owner)
 
 
 def sweep_directories() -> int:

@@ -1,5 +1,6 @@
 """Workers, launchers and keepers that are killed: nothing of a program outlives its worker by five seconds."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -88,7 +89,8 @@ def test_a_mode_that_cannot_be_had_is_refused_by_name(make_service: MakeService,
     assert "GAIA_PROCESS__ENFORCEMENT" in report.findings[0]
 
 
-def test_directories_of_workers_that_have_gone_are_removed() -> None:
+def test_directories_of_workers_that_have_gone_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     gone = Path(tempfile.mkdtemp(prefix=PREFIX))
     (gone / "lock").touch()
     (gone / "run-x").mkdir()
@@ -101,6 +103,47 @@ def test_directories_of_workers_that_have_gone_are_removed() -> None:
     finally:
         pool.close()
     assert not kept.exists()
+
+
+def test_a_directory_that_a_sweep_removes_before_it_is_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    lock, swept = fcntl.flock, []
+
+    def swept_before(file: int, how: int) -> None:
+        if not swept:
+            swept.append(0)
+            swept[0] = sweep_directories()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", swept_before)
+    path, owner = keepers.own_directory()
+    assert swept == [1]
+    assert sweep_directories() == 0
+    assert list(tmp_path.iterdir()) == [path]
+    os.close(owner)
+
+
+def test_a_directory_that_a_sweep_is_about_to_remove_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    lock, sweepers = fcntl.flock, []
+
+    def found_before(file: int, how: int) -> None:
+        if not sweepers:
+            (found,) = tmp_path.glob("*/lock")
+            sweepers.append(os.open(found, os.O_RDONLY))
+            lock(sweepers[0], how)
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", found_before)
+    path, owner = keepers.own_directory()
+    os.close(sweepers[0])
+    assert sweep_directories() == 1
+    assert list(tmp_path.iterdir()) == [path]
+    os.close(owner)
 
 
 def test_what_others_put_in_a_shared_directory_is_neither_opened_nor_removed(
