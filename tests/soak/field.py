@@ -153,5 +153,8 @@ def running(scenery: Scenery) -> Iterator[Field]:
         stack.callback(cluster.stop, leaking.process)
         leaking.wait_ready()
         field = Field(scenery, url, leaking.process, started.pid)
+        # They end at the same time; without the test worker's calls nothing holds it up.
+        stack.callback(started.terminate)
+        stack.callback(leaking.process.terminate)
         stack.callback(field.close)
         yield field

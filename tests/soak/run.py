@@ -26,6 +26,7 @@ AT_ONCE = 2
 """Scenes of a queue at a time: less than its worker's threads."""
 
 ROUNDS = 2
+CROWD = 3 * THREADS
 WARM_UP_BOUND_S = 180.0
 PAUSE_BOUND_S = 180.0
 LATE_BOUND_S = 600.0
@@ -63,14 +64,17 @@ class Soak:
         self._ends_at = ends_at
         self._at_rest: Sample | None = None
 
-    def warm_up(self, rounds: int = ROUNDS) -> None:
-        """Fill every pool and cache: each scene so many times, many at once and without a pause; then rest."""
+    def warm_up(self, rounds: int = ROUNDS, crowd: int = CROWD) -> None:
+        """Fill every pool and cache: each scene so many times, many at once and without a pause; then rest.
+
+        In between comes a crowd of quick calls of each queue.
+        """
         self.load.start(hurried=True)
         bound_s = self._bounded(WARM_UP_BOUND_S)
         until(lambda: min(self.load.rounds().values()) >= rounds, bound_s, what="a round of every scene")
         self.load.pause(self._bounded(PAUSE_BOUND_S))
         # One browser scene plays at a time, so pools are not full yet.
-        calls = [call for call in scenes.quick_calls(self.field.scenery) for _ in range(3 * THREADS)]
+        calls = [call for call in scenes.quick_calls(self.field.scenery) for _ in range(crowd)]
         for each in [self.field.gaia.submit(call) for call in calls]:
             each.get(self._bounded(WARM_UP_BOUND_S))
         self._rest(None)

@@ -1,10 +1,12 @@
-"""The short form of `python -m tests.soak`: a worker leaks one of each kind, and the others nothing."""
+"""The short form of `python -m tests.soak`: a worker leaks one of each kind, and a session is left open."""
 
 from typing import get_args
 
 import pytest
 
+from gaia import browser
 from tests.soak import leaks
+from tests.soak.field import THREADS
 from tests.soak.run import soaking
 
 SCENES = (
@@ -20,6 +22,7 @@ LOST = 15
 SEEN = {
     *("leak: private, bytes", "leak: resident, bytes", "leak: descriptors", "leak: threads", "leak: children"),
     *("leak: zombies", "leak: unix sockets", "leak: below it: threads", "leak: below it: descriptors"),
+    *("browser: live: sessions", "browser: live: tabs"),
     *("redis: keys without an end: soak:leaked:*", "disk: tmp/soak-leaked-*"),
 }
 
@@ -27,7 +30,8 @@ SEEN = {
 @pytest.mark.timeout(300)
 def test_a_cluster_under_load_grows_in_nothing_but_what_a_worker_leaks() -> None:
     with soaking(SCENES, rate=12.0, quiet_s=0.6, within_s=200) as soak:
-        soak.warm_up(rounds=1)
+        soak.warm_up(rounds=1, crowd=THREADS)
+        soak.field.gaia.submit(browser.Open(idle_s=300)).get(60)
         soak.load.choose({**soak.load.decks, leaks.QUEUE: leaks.deck(KINDS)})
         found = soak.steady(0, pause_s=0.2, rounds={leaks.QUEUE: LOST}, lost=SEEN)
     assert found.failures == []
