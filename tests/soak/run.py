@@ -64,7 +64,7 @@ class Soak:
         self._ends_at = ends_at
         self._at_rest: Sample | None = None
 
-    def warm_up(self, rounds: int = ROUNDS, crowd: int = CROWD) -> None:
+    def warm_up(self, rounds: int = ROUNDS) -> None:
         """Fill every pool and cache: each scene so many times, many at once and without a pause; then rest.
 
         In between comes a crowd of quick calls of each queue.
@@ -74,7 +74,7 @@ class Soak:
         until(lambda: min(self.load.rounds().values()) >= rounds, bound_s, what="a round of every scene")
         self.load.pause(self._bounded(PAUSE_BOUND_S))
         # One browser scene plays at a time, so pools are not full yet.
-        calls = [call for call in scenes.quick_calls(self.field.scenery) for _ in range(crowd)]
+        calls = [call for call in scenes.quick_calls(self.field.scenery) for _ in range(CROWD)]
         for each in [self.field.gaia.submit(call) for call in calls]:
             each.get(self._bounded(WARM_UP_BOUND_S))
         self._rest(None)

@@ -6,7 +6,6 @@ import pytest
 
 from gaia import browser
 from tests.soak import leaks
-from tests.soak.field import THREADS
 from tests.soak.run import soaking
 
 SCENES = (
@@ -30,7 +29,7 @@ SEEN = {
 @pytest.mark.timeout(300)
 def test_a_cluster_under_load_grows_in_nothing_but_what_a_worker_leaks() -> None:
     with soaking(SCENES, rate=12.0, quiet_s=0.6, within_s=200) as soak:
-        soak.warm_up(rounds=1, crowd=THREADS)
+        soak.warm_up(rounds=1)
         soak.field.gaia.submit(browser.Open(idle_s=300)).get(60)
         soak.load.choose({**soak.load.decks, leaks.QUEUE: leaks.deck(KINDS)})
         found = soak.steady(0, pause_s=0.2, rounds={leaks.QUEUE: LOST}, lost=SEEN)
