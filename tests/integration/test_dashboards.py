@@ -3,7 +3,9 @@
 import math
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 import pytest
@@ -34,14 +36,39 @@ SEEN = (
 """What the panels show as 0 as long as all is well: here it is not."""
 
 
+class Watched(NamedTuple):
+    """A server, and what it had no data for, however long it was waited for."""
+
+    server: Prometheus
+    missing: list[Query]
+    unseen: list[str]
+
+
 @pytest.fixture(scope="module")
-def server(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+def watched(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("traffic")
     with (
-        prometheus.serve(tmp_path_factory.mktemp("prometheus"), redis_url) as found,
-        traffic.under_way(redis_url, folder),
+        prometheus.serve(tmp_path_factory.mktemp("prometheus"), redis_url) as server,
+        traffic.under_way(redis_url, folder) as pace,
     ):
+        found = Watched(server, list(dashboards.queries()), list(SEEN))
+        with suppress(AssertionError):  # the tests tell what is missing
+            until(lambda: nothing_is_missing(found), 60)
+        pace.slow()
         yield found
+
+
+def nothing_is_missing(watched: Watched) -> bool:
+    """Strike out what has been there."""
+    server, missing, unseen = watched
+    missing[:] = [each for each in missing if not shows(server, each)]
+    unseen[:] = [each for each in unseen if not any(value > 0 for value in server.values(each))]
+    return not missing and not unseen
+
+
+@pytest.fixture
+def server(watched: Watched) -> Prometheus:
+    return watched.server
 
 
 @pytest.fixture
@@ -50,27 +77,23 @@ def page(server: Prometheus, tmp_path: Path) -> Callable[..., Opened]:
     return lambda **fields: opened(f"{server.monitor}/dashboard#{urlencode({'range': '5m', **fields})}", tmp_path)
 
 
+def drawn(read: Callable[[], Opened], panels: int) -> Opened:
+    """Open a page until all of so many panels are drawn."""
+    return until(lambda: found if dashboards.states((found := read()).dom)["drawn"] == panels else None, 60)
+
+
 def shows(server: Prometheus, query: Query) -> bool:
     """Say whether a query gives a series; one that is no number is none."""
     return not all(map(math.isnan, server.values(dashboards.filled(query.expr, **INTERVALS))))
 
 
-def test_every_query_of_every_panel_gives_data(server: Prometheus) -> None:
-    missing = list(dashboards.queries())
-
-    def none_is_missing() -> bool:
-        missing[:] = [each for each in missing if not shows(server, each)]
-        return not missing
-
-    try:
-        until(none_is_missing, 60)
-    except AssertionError:
-        pytest.fail("no data: " + "; ".join(f"{each}: {each.expr}" for each in missing))
+def test_every_query_of_every_panel_gives_data(watched: Watched) -> None:
+    assert [f"{each}: {each.expr}" for each in watched.missing] == []
 
 
 @pytest.mark.parametrize("expr", SEEN)
-def test_what_goes_wrong_shows(server: Prometheus, expr: str) -> None:
-    until(lambda: any(value > 0 for value in server.values(expr)), 30, what=expr)
+def test_what_goes_wrong_shows(watched: Watched, expr: str) -> None:
+    assert expr not in watched.unseen
 
 
 # --- the page without Grafana
@@ -81,7 +104,8 @@ def test_a_browser_draws_every_panel_with_data_and_complains_of_nothing(
     server: Prometheus, page: Callable[..., Opened], board: str
 ) -> None:
     wanted = dashboards.panels(dashboards.FILES[board.removeprefix("gaia-")])
-    found = until(lambda: (it := page(board=board)) and dashboards.states(it.dom) == {"drawn": len(wanted)} and it, 60)
+    found = drawn(lambda: page(board=board), len(wanted))
+    assert set(dashboards.states(found.dom)) == {"drawn"}
     assert found.console == ()
     for each in wanted:
         assert f"<h3>{each['title']}<" in found.dom
@@ -99,8 +123,8 @@ def test_one_worker_and_one_operation_can_be_chosen(server: Prometheus, page: Ca
             if "api" in each["metric"]["queues"]
         ]
     )
-    found = page(board="gaia-cost", worker=worker, operation="files.read")
-    assert dashboards.states(found.dom)["drawn"] == len(dashboards.panels(dashboards.FILES["cost"]))
+    panels = len(dashboards.panels(dashboards.FILES["cost"]))
+    found = drawn(lambda: page(board="gaia-cost", worker=worker, operation="files.read"), panels)
     assert '<option value="network.resolve">' in found.dom
     assert f'<option value="{worker}">' in found.dom
     names = set(re.findall(r'<span class="name">([^<]*)</span>', found.dom))
@@ -111,6 +135,8 @@ def test_one_worker_and_one_operation_can_be_chosen(server: Prometheus, page: Ca
 def test_as_a_file_it_asks_prometheus_itself(server: Prometheus, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text(dashboard.file(server.url))
-    found = opened(f"{path.as_uri()}#range=5m", tmp_path)
-    assert dashboards.states(found.dom) == {"drawn": len(dashboards.panels(dashboards.FILES["overview"]))}
+    found = drawn(
+        lambda: opened(f"{path.as_uri()}#range=5m", tmp_path), len(dashboards.panels(dashboards.FILES["overview"]))
+    )
+    assert set(dashboards.states(found.dom)) == {"drawn"}
     assert found.console == ()

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -77,10 +77,13 @@ def workers(folder: Path, given: World, *groups: tuple[str, ...]) -> Iterator[st
         yield url
 
 
-def combined(url: str, given: World, run: str, mix: Mapping[str, int], *, in_tabs: bool = False) -> Took:
+def combined(
+    url: str, given: World, run: str, mix: Mapping[str, int], *, in_tabs: bool = False, held: bool = False
+) -> Took:
     """Have all operations of a mix in flight at once; wait for all, then look at every result.
 
-    With `in_tabs` pages are loaded in tabs that stay; the first run opens them, which is part of its time.
+    With `in_tabs` pages are loaded in tabs that stay; the first run opens them, which is part of its time. With `held`
+    none starts before the last was submitted.
     """
     with Gaia(url) as g:
         began, used = time.time(), cpu_s()
@@ -88,8 +91,9 @@ def combined(url: str, given: World, run: str, mix: Mapping[str, int], *, in_tab
             parts.open_tabs(g, given)
         operations = {part: parts.operations(part, given, run, count) for part, count in mix.items()}
         every = [each for found in operations.values() for each in found]
-        pending = [each.unwrap() for each in g.submit_many(each.call for each in every)]
-        submitted = time.time()
+        with _paused(g, mix if held else ()):
+            pending = [each.unwrap() for each in g.submit_many(each.call for each in every)]
+            submitted = time.time()
         results = [each.get(timeout=WAIT_S) for each in pending]
         took = Took(time.time() - began, cpu_s() - used, 0, len(every))
         ended = _ended(url, [each.id for each in pending])
@@ -100,6 +104,15 @@ def combined(url: str, given: World, run: str, mix: Mapping[str, int], *, in_tab
         took.ended_s[part] = max(ended[at : at + len(found)]) - began
         at += len(found)
     return took
+
+
+@contextmanager
+def _paused(g: Gaia, queues: Collection[str]) -> Iterator[None]:
+    for each in queues:
+        g.queues.pause(each)
+    yield
+    for each in queues:
+        g.queues.resume(each)
 
 
 def bare(part: str, operations: list[Operation]) -> Took:

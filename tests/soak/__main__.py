@@ -1,15 +1,18 @@
 """The command: `python -m tests.soak [--minutes N] [--only queue,...] [--rate N] [--leak kind,...] [--all]`."""
 
 import argparse
+import math
 import sys
 from typing import get_args
 
-from tests.soak import leaks
+from tests.soak import leaks, scenes
 from tests.soak.judgement import Row
-from tests.soak.run import QUEUES, soaking
+from tests.soak.run import QUEUES, Verdict, soaking
 
 KINDS = get_args(leaks.Kind)
 PAUSE_S = 5.0
+KILLS = 20
+"""Of the browsers, in a phase of their own after the steady one."""
 
 
 def main() -> int:
@@ -25,8 +28,18 @@ def main() -> int:
         soak.warm_up()
         soak.load.choose({**soak.load.decks, leaks.QUEUE: leaks.deck(kinds)})
         print(f"{options.minutes:g} minutes ...", file=sys.stderr, flush=True)
-        verdict = soak.steady(options.minutes * 60, min(PAUSE_S, options.minutes))
-    print(table([each for each in verdict.rows if options.all or each.grown or each.slope]))
+        verdicts = [soak.steady(options.minutes * 60, min(PAUSE_S, options.minutes))]
+        if "browser" in soak.load.decks:
+            print(f"{KILLS} times the browsers are killed ...", file=sys.stderr, flush=True)
+            soak.load.choose(scenes.killing(soak.field.scenery, soak.field.kill_browsers))
+            verdicts.append(soak.steady(0, 1.0, rounds={"browser": KILLS}))
+    clean = [shown(each, everything=options.all) for each in verdicts]
+    return int(not all(clean))
+
+
+def shown(verdict: Verdict, *, everything: bool) -> bool:
+    """Print what came of a phase; say whether it was clean."""
+    print(table([each for each in verdict.rows if everything or each.grown or each.slope]))
     print(f"\n{sum(verdict.calls.values())} calls in {verdict.minutes:.1f} minutes: {verdict.calls}")
     for each in verdict.failures:
         print(f"FAILED {each}")
@@ -34,20 +47,21 @@ def main() -> int:
         print(f"LEAK {row}")
     if verdict.restarted:
         print("RESTARTED: a process of the cluster is not the one it was")
-    return int(bool(verdict.leaks or verdict.failures or verdict.restarted))
+    return not (verdict.leaks or verdict.failures or verdict.restarted)
 
 
 def table(rows: list[Row]) -> str:
     """Give the table in Markdown."""
     lines = [
-        "| quantity | before | after | per 1000 calls | slope under load, per 1000 | |",
-        "|---|---:|---:|---:|---:|---|",
+        "| quantity | before | after | per 1000 calls | slope under load, per 1000 | seen from | |",
+        "|---|---:|---:|---:|---:|---:|---|",
     ]
     for each in rows:
         slope = f"{each.slope.low:+,.1f} to {each.slope.high:+,.1f}" if each.slope else ""
+        sees = each.bound.sees(each.calls)
         lines.append(
             f"| {each.quantity} | {each.before:,.0f} | {each.after:,.0f} | {each.per_1000:+,.1f} | {slope} | "
-            f"{'**LEAK**' if each.leaks else ''} |"
+            f"{f'{sees:,.0f}' if sees < math.inf else ''} | {'**LEAK**' if each.leaks else ''} |"
         )
     return "\n".join(lines)
 

@@ -1,6 +1,7 @@
 """The cluster that is watched: `gaia up` in a directory of its own, and a worker that can leak."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,6 +33,8 @@ SMALL = {
     "GAIA_LIMITS__FAILURE_THRESHOLD": "1000000",
 }
 """Caches that are full soon, and no circuit that opens: what grows afterwards grows for good."""
+
+_LIVE = re.compile(r'^gaia_browser_live\{kind="(\w+)"\} (\S+)$', re.MULTILINE)
 
 
 class Field:
@@ -89,7 +92,18 @@ class Field:
         values = self._of_processes()
         if all_of_it:
             values |= keyspace.look(self._client) | keyspace.server(self._client) | litter.look(self.directory)
+            values |= self._of_browsers()
         return Sample(dict(calls), values)
+
+    def _of_browsers(self) -> dict[Quantity, float]:
+        """Count sessions and tabs: what the worker says there are, and the processes that Chromium has for pages."""
+        endpoint = next(each.endpoint for each in self.gaia.nodes() if each.name.startswith("browser@"))
+        page = cluster.get(f"{endpoint}/metrics")[1]
+        found = {f"live: {kind}": float(count) for kind, count in _LIVE.findall(page) if kind != "memory_bytes"}
+        below = processes.below(processes.table(), self.members["browser"])
+        renderers = sum("--type=renderer" in " ".join(processes.command(each.pid)) for each in below)
+        values = {**found, "below it: renderers": float(renderers)}
+        return {Quantity("browser", name): value for name, value in values.items()}
 
     def _of_processes(self) -> dict[Quantity, float]:
         table, kinds = processes.table(), processes.socket_kinds()
@@ -139,5 +153,8 @@ def running(scenery: Scenery) -> Iterator[Field]:
         stack.callback(cluster.stop, leaking.process)
         leaking.wait_ready()
         field = Field(scenery, url, leaking.process, started.pid)
+        # They end at the same time; without the test worker's calls nothing holds it up.
+        stack.callback(started.terminate)
+        stack.callback(leaking.process.terminate)
         stack.callback(field.close)
         yield field

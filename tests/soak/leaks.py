@@ -20,7 +20,7 @@ from tests.soak.load import Ask, Scene
 QUEUE = "leak"
 KEY = "soak:leaked:"
 FILE = "soak-leaked-"
-MEMORY_BYTES = 2 * 1024 * 1024
+MEMORY_BYTES = 4 * 1024 * 1024
 
 Kind = Literal["nothing", "memory", "descriptor", "thread", "child", "zombie", "socket", "key", "file"]
 

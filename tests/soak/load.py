@@ -12,12 +12,16 @@ from gaia import Gaia
 from gaia.contracts.base import Call
 from gaia.errors import GaiaError
 from gaia.pending import Pending
+from tests.support.waiting import until
 
 R = TypeVar("R")
 Scene = Callable[["Ask"], None]
 
 BOUND_S = 60.0
 """For any call of a scene; they take tenths of a second."""
+
+LEAVING_S = 10.0
+"""For all scenes that are under way when a failure ends the load; a cluster that has gone answers none of them."""
 
 SHOWN = 20
 
@@ -81,7 +85,7 @@ class Load:
         self.choose(decks)
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        # One browser scene at a time: one of them kills the browsers.
+        # One browser scene at a time: the one that kills the browsers would fail the others.
         self._at_once = dict.fromkeys(decks, at_once) | {"browser": 1}
         self.played: Counter[str] = Counter()
         self.failures: list[str] = []
@@ -92,7 +96,10 @@ class Load:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.pause()
+        self._stop()
+        ends_at = time.monotonic() + LEAVING_S
+        for each in self._threads:
+            each.join(max(0.0, ends_at - time.monotonic()))
 
     @property
     def calls(self) -> dict[str, int]:
@@ -115,21 +122,27 @@ class Load:
             ask.stopping.clear()
             many = self._at_once[queue] if queue == "browser" else self._at_once[queue] * (3 if hurried else 1)
             for number in range(many):
-                thread = threading.Thread(target=self._play, args=(queue, ask), name=f"soak-{queue}-{number}")
+                name = f"soak-{queue}-{number}"
+                thread = threading.Thread(target=self._play, args=(queue, ask), name=name, daemon=True)
                 self._threads.append(thread)
                 thread.start()
 
-    def pause(self) -> None:
-        """Let every scene come to its end, and begin none."""
-        for ask in self._asks.values():
-            ask.stopping.set()
-        for each in self._threads:
-            each.join(3 * BOUND_S)
+    def pause(self, within_s: float) -> None:
+        """Let every scene come to its end, and begin none; fail if one does not."""
+        self._stop()
+        until(lambda: not any(each.is_alive() for each in self._threads), within_s, what="the end of every scene")
         self._threads.clear()
 
-    def played_least(self) -> int:
-        """Give how often the scene was played that was played least."""
-        return min(self.played[f"{queue} {scene.__name__}"] for queue, scenes in self.decks.items() for scene in scenes)
+    def _stop(self) -> None:
+        for ask in self._asks.values():
+            ask.stopping.set()
+
+    def rounds(self) -> dict[str, int]:
+        """Give how often each queue's scenes were played: of each the one that was played least."""
+        return {
+            queue: min(self.played[f"{queue} {each.__name__}"] for each in scenes)
+            for queue, scenes in self.decks.items()
+        }
 
     def _play(self, queue: str, ask: Ask) -> None:
         drawn, _ = self._decks[queue]

@@ -298,7 +298,12 @@ def quick_calls(scenery: Scenery) -> list[Call[Any]]:
     ]
 
 
-def decks(scenery: Scenery, kill: Kill, only: Sequence[str]) -> dict[str, Sequence[Scene]]:
+def killing(scenery: Scenery, kill: Kill) -> dict[str, Sequence[Scene]]:
+    """Give the scene for a phase of its own: what the others left in a browser would go with it, uncounted."""
+    return {"browser": [update_wrapper(partial(browsers_that_are_killed, kill, scenery), browsers_that_are_killed)]}
+
+
+def decks(scenery: Scenery, only: Sequence[str]) -> dict[str, Sequence[Scene]]:
     """Give the scenes of queues, as `api`, or single ones, as `api.downloads`."""
     found: dict[str, list[Callable[[Scenery, Ask], None]]] = {
         "api": [
@@ -312,7 +317,6 @@ def decks(scenery: Scenery, kill: Kill, only: Sequence[str]) -> dict[str, Sequen
         "network": [names, probes, connections, delivery],
         "browser": [
             *(captures, captures_beside, capture_of_nothing, session, session_left_alone),
-            update_wrapper(partial(browsers_that_are_killed, kill), browsers_that_are_killed),
         ],
     }
     chosen = {

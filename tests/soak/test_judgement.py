@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Callable
+from functools import partial
+from operator import mul
 
 import pytest
 
@@ -86,6 +88,21 @@ def test_memory_that_fills_up_and_then_wavers_does_not() -> None:
 
 def test_memory_that_grows_by_little_in_few_calls_is_no_proof() -> None:
     assert not verdict(samples(lambda calls: 60 * MIB + calls * 6000, count=10)).leaks
+
+
+def test_a_rise_that_few_calls_make_is_seen_before_it_is_large() -> None:
+    row = verdict(samples(lambda calls: 60 * MIB + calls * 5000, count=24))  # in 1150 calls
+    assert row.rise < 8 * MIB
+    assert row.leaks
+
+
+@pytest.mark.parametrize("calls", [500, 1150, 3000, 20_000])
+def test_growth_is_seen_from_what_is_said_on(calls: int) -> None:
+    seen = bound_of(MEMORY).sees(calls) / 1000
+    for times, leaks in ((1.1, True), (0.9, False)):
+        found = samples(partial(mul, seen * times), count=81, each=calls // 80)
+        (row,) = judge(found[0], found, Sample(found[-1].calls, found[0].values))  # at rest all is well
+        assert row.leaks == leaks
 
 
 def test_a_thread_left_by_every_hundredth_call_leaks_and_a_pool_that_got_one_more_does_not() -> None:

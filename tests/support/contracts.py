@@ -25,6 +25,9 @@ _LINE: Final = st.text(st.characters(exclude_categories=["Cs"], exclude_characte
 _URL: Final = st.sampled_from(["http://a.example/", "https://u:pw@b.example:8443/x?token=1#y", "http://[::1]/ü"])
 _HOST: Final = st.sampled_from(["a.example", "192.0.2.1", "::1"])
 _PATH: Final = st.sampled_from(["data:x", "data:", "r2:a b/ü"])
+EXAMPLES = 25
+"""For each of some 130 contracts."""
+
 PROGRAM: Final = HolderId.new("process@h", "0" * 16).format()
 _STARTING: Final = (process.Run, process.Start)
 _ABOUT_A_PROGRAM: Final = (

@@ -23,9 +23,20 @@ BUSY, GONE = "127.0.0.2", "127.0.0.3"
 SLOW_BYTES_PER_S = 20_000
 
 
+class Pace:
+    """How long each caller waits between two calls: without it a machine of two cores does nothing else."""
+
+    def __init__(self) -> None:
+        self.between_s = 0.05
+
+    def slow(self) -> None:
+        """Only keep what there is from growing old."""
+        self.between_s = 0.5
+
+
 @contextmanager
-def under_way(url: str, folder: Path) -> Iterator[None]:
-    """Run a worker of all queues and one of test operations, and keep them busy as long as the block lasts."""
+def under_way(url: str, folder: Path) -> Iterator[Pace]:
+    """Run a worker of all queues and one of test operations, and give them work as long as the block lasts."""
     (folder / "files").mkdir()
     with ExitStack() as stack:
         site, busy = stack.enter_context(Site()), stack.enter_context(web.Site(address=BUSY))
@@ -43,8 +54,9 @@ def under_way(url: str, folder: Path) -> Iterator[None]:
         g.limits.set(f"job:{JOB}", bytes_per_s=SLOW_BYTES_PER_S)
         g.limits.set(f"key:{TENANT}", rate_per_s=2, burst=2)
         g.queues.pause("files.health")
-        stack.enter_context(_repeating(g, _rounds(site, busy, folder)))
-        yield
+        pace = Pace()
+        stack.enter_context(_repeating(g, _rounds(site, busy, folder), pace))
+        yield pace
 
 
 def _rounds(site: Site, busy: web.Site, folder: Path) -> list[list[Call[object]]]:
@@ -63,7 +75,7 @@ def _rounds(site: Site, busy: web.Site, folder: Path) -> list[list[Call[object]]
 
 
 @contextmanager
-def _repeating(g: Gaia, rounds: list[list[Call[object]]]) -> Iterator[None]:
+def _repeating(g: Gaia, rounds: list[list[Call[object]]], pace: Pace) -> Iterator[None]:
     ended = threading.Event()
 
     def repeat(calls: list[Call[object]]) -> None:
@@ -73,6 +85,7 @@ def _repeating(g: Gaia, rounds: list[list[Call[object]]]) -> Iterator[None]:
                 # One that waits for a limit or a circuit may take longer than what is measured.
                 while not ended.is_set() and not pending.ready():
                     ended.wait(0.02)
+                ended.wait(pace.between_s)
             g.submit(Fail(), result=False)
 
     with ThreadPoolExecutor(len(rounds)) as pool:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gaia import redaction
@@ -153,6 +153,7 @@ def test_a_call_is_frozen_and_equal_by_its_fields(kind: type[Call[Any]]) -> None
 
 
 @by_name
+@settings(max_examples=contracts.EXAMPLES)
 @given(data=st.data())
 def test_a_call_that_travelled_is_the_call(kind: type[Call[Any]], data: st.DataObject) -> None:
     call = data.draw(contracts.any_of(kind))
@@ -173,6 +174,7 @@ def test_a_wrong_value_is_an_invalid_call_that_names_the_field(kind: type[Call[A
 
 
 @by_name
+@settings(max_examples=contracts.EXAMPLES)
 @given(data=st.data())
 def test_foreign_json_gives_a_call_or_an_invalid_call(kind: type[Call[Any]], data: st.DataObject) -> None:
     names = st.sampled_from([*kind.__dataclass_fields__, "unknown"])  # type: ignore[attr-defined]

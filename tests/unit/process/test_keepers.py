@@ -89,7 +89,8 @@ def test_a_mode_that_cannot_be_had_is_refused_by_name(make_service: MakeService,
     assert "GAIA_PROCESS__ENFORCEMENT" in report.findings[0]
 
 
-def test_directories_of_workers_that_have_gone_are_removed() -> None:
+def test_directories_of_workers_that_have_gone_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     gone = Path(tempfile.mkdtemp(prefix=PREFIX))
     (gone / "lock").touch()
     (gone / "run-x").mkdir()
@@ -104,7 +105,8 @@ def test_directories_of_workers_that_have_gone_are_removed() -> None:
     assert not kept.exists()
 
 
-def test_a_directory_that_went_with_its_launcher_is_made_again() -> None:
+def test_a_directory_that_went_with_its_launcher_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     pool = Keepers(enforcement="sampled", cgroup=None, pid_namespace=False)
     try:
         first = pool.directory()
@@ -116,7 +118,10 @@ def test_a_directory_that_went_with_its_launcher_is_made_again() -> None:
         pool.close()
 
 
-def test_a_worker_that_sweeps_spares_a_directory_that_is_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_sweeps_spares_a_directory_that_is_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     flock, swept = fcntl.flock, []
 
     def sweep_before(file: int, operation: int) -> None:
