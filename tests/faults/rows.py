@@ -176,12 +176,13 @@ class DeadConsumer(Fault):
     allowed = WAITS
 
     def make(self, field: Field) -> None:
-        field.control.cancel_consumer("network")
+        field.control.cancel_consumer(self.subject)
         field.pause(0.5)
-        assert field.control.ping(timeout=5), "no worker answers ping"
+        names = [each.name for each in field.gaia.nodes() if self.subject in each.queues]
+        assert field.control.ping(names, timeout=5), f"{names} does not answer ping"
 
     def clear(self, field: Field) -> None:
-        field.control.add_consumer("network")
+        field.control.add_consumer(self.subject)
 
 
 @row
