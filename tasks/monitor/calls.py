@@ -34,7 +34,7 @@ TIMEOUT_S: Final = 60.0
 """A worker that was not heard of for so long is down."""
 
 PURGED_S: Final = 600.0
-"""And its series are forgotten after so long."""
+"""And its series are forgotten after so long, of which Redis answered all the time."""
 
 UNDER_WAY: Final = 100_000
 """Tasks that are remembered until they end; of the oldest beyond that the run time is lost."""
@@ -89,6 +89,7 @@ class Calls:
         self._tasks: OrderedDict[str, _Task] = OrderedDict()
         self._workers: dict[str, _Worker] = {}
         self._names: set[str] = set()
+        self._blind_at = float("-inf")
 
     def hear(self, event: Any) -> None:
         """Take an event; what is none is counted and left alone."""
@@ -114,14 +115,16 @@ class Calls:
         """Say that a worker lives, by its heartbeat in Redis."""
         self._seen(worker)
 
-    def look(self) -> None:
-        """See who was not heard of for long."""
+    def look(self, *, blind: bool = False) -> None:
+        """See who was not heard of for long; `blind` if nobody could be heard, as Redis did not answer."""
         now = self._monotonic()
+        if blind:
+            self._blind_at = now
         for name, worker in list(self._workers.items()):
-            silent_s = now - worker.heard_at
-            if silent_s > PURGED_S:
+            # Who died in an outage is told of after it: until then nobody knows who did.
+            if now - max(worker.heard_at, self._blind_at) > PURGED_S:
                 self._purge(name)
-            elif worker.up and silent_s > TIMEOUT_S:
+            elif worker.up and now - worker.heard_at > TIMEOUT_S:
                 self._down(name, worker)
 
     @property

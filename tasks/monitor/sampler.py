@@ -100,7 +100,7 @@ class Sampler(Thread):
             log.warning("Redis could not be looked at: %s", type(failure).__name__)
             with self._book.lock:
                 self._gauges.redis_up.of().set(0)
-                self._calls.look()
+                self._calls.look(blind=True)
             return False
         with self._book.lock:
             waiting = self._enter(found, queues, nodes)

@@ -1,7 +1,8 @@
 """The command: `python -m tests.faults [--factor 20 | --real-time] [--only row,...] [--json FILE]`.
 
 Each row is a cluster of its own; the logs of one that is not as expected are left where it says. It prints the table,
-and ends with 1 if an alert that was expected did not fire or did not end, or if one fired that was not.
+and ends with 1 if an alert that was expected did not fire, if one did not end, if one fired that was not expected, or
+if nobody watched. `memory-growth` has one worker grow to 3 GB; `full-disk` mounts a tmpfs, for which it has to be root.
 """
 
 import argparse
@@ -60,7 +61,11 @@ def _named(fired: dict[str, Fired]) -> str:
 
 
 def _verdict(account: Account) -> str:
+    if account.not_run:
+        return f"NOT RUN: {account.not_run}"
+    unwatched = f"{account.calls} calls, {account.ended_well} ended well, {account.looks} of {account.due_looks} looks"
     parts = [
+        *([] if account.watched or account.error else [f"NOT WATCHED: {unwatched}"]),
         *(f"MISSING: {_short(each)}" for each in account.missing),
         *(f"UNEXPECTED: {_short(each)}" for each in account.unexpected),
         *(f"DID NOT END: {_short(each)}" for each in account.lasting),

@@ -15,6 +15,7 @@ import psutil
 from celery import Celery
 
 from gaia import Gaia, wire
+from tests.faults.background import Background
 from tests.faults.load import STEADY, TRUE, Load
 from tests.faults.scaling import scaled_config, scaled_rules
 from tests.faults.watch import Watch
@@ -43,6 +44,7 @@ class Field:
         self.directory, self.factor, self.queues = directory, factor, queues
         self._environ = dict(environ or {})
         self._stack = ExitStack()
+        self._meanwhile = ExitStack()
         self._workers: dict[str, cluster.Worker] = {}
         self._supervised = threading.Event()
         self._ended = threading.Event()
@@ -72,7 +74,7 @@ class Field:
         self.data = self.directory / "root"
         self.data.mkdir(parents=True, exist_ok=True)
         (self.data / STEADY.partition(":")[2]).touch()
-        self.server = enter(cluster.server(self.directory / "redis"))
+        self.server = enter(cluster.server(self.directory / "redis", cluster.tied()))
         self._stack.callback(_end_all_of, self.server.url)
         self.site = enter(Site(routes={"/": reply(b"well")}))
         self.other = enter(Site(routes={"/": reply(b"well")}, address=SLOW_HOST))
@@ -85,6 +87,7 @@ class Field:
         self.load = enter(Load(self.server.url, self.site.url(), self.queues))
         workers = f'sum(up{{job="gaia-workers"}}) == {len(self.queues)}'
         until(lambda: self.prometheus.values(workers), 120, what="every worker's metrics")
+        self._stack.callback(self._meanwhile.close)
         self.watch = enter(Watch(self.prometheus, max(0.1, self.real_s(5))))
 
     @contextmanager
@@ -123,7 +126,9 @@ class Field:
         change = scaled_config(self.factor, rules)
         options = (f"--query.lookback-delta={round(self.real_s(LOOKBACK_S) * 1000)}ms",)
         variables = {"GAIA_MONITOR__SAMPLE_S": f"{max(0.2, self.real_s(SAMPLE_S)):g}"}
-        with prometheus.serve(self.directory, self.server.url, *options, change=change, **variables) as server:
+        with prometheus.serve(
+            self.directory, self.server.url, *options, change=change, prefix=cluster.tied(), **variables
+        ) as server:
             yield server
 
     # --- workers
@@ -145,11 +150,10 @@ class Field:
             "TMPDIR": str(self._scratch),
             **self._environ,
         }
-        found = self._workers[queue] = cluster.Worker(argv, environ, self.directory / f"{queue}.log")
+        found = self._workers[queue] = cluster.Worker(
+            [*cluster.tied(), *argv], environ, self.directory / f"{queue}.log"
+        )
         return found
-
-    def worker(self, queue: str) -> cluster.Worker:
-        return self._workers[queue]
 
     def kill(self, queue: str) -> None:
         self._workers[queue].process.kill()
@@ -164,6 +168,15 @@ class Field:
         """Have the worker of test operations started anew whenever it dies, from now on."""
         self._supervised.set()
 
+    # --- what a fault does by and by
+
+    def meanwhile(self, doing: Background) -> None:
+        """Do something beside what is waited for, until `end_meanwhile`, at the latest until the cluster ends."""
+        self._meanwhile.enter_context(doing)
+
+    def end_meanwhile(self) -> None:
+        self._meanwhile.close()
+
     # --- waiting
 
     def settle(self) -> None:
@@ -173,14 +186,16 @@ class Field:
             AssertionError: if something fires, naming it.
         """
         self.pause(min(60.0, self.real_s(300)))
-        assert self.fires_nothing(60), f"before the fault: {self.watch.firing() or self.watch.pending()}"
+        assert self.fires_nothing(60), (
+            f"before the fault: {sorted(map(str, self.watch.firing() or self.watch.pending()))}"
+        )
 
     def pause(self, seconds: float) -> None:
         self._ended.wait(seconds)
 
-    def fires(self, names: Sequence[str], bound_s: float) -> bool:
-        """Wait until alerts have fired; say whether they did."""
-        return _came_true(lambda: self.watch.have_fired(names), bound_s)
+    def fires(self, names: Sequence[str], bound_s: float, subject: str = "") -> bool:
+        """Wait until alerts have fired, of a worker or a queue if that is said; say whether they did."""
+        return _came_true(lambda: self.watch.have_fired(names, subject), bound_s)
 
     def fires_nothing(self, bound_s: float) -> bool:
         """Wait until nothing fires or is about to; say whether that came."""
@@ -188,7 +203,11 @@ class Field:
 
     def ends(self, names: Sequence[str], bound_s: float) -> bool:
         """Wait until none of these fires; say whether that came."""
-        return _came_true(lambda: not self.watch.firing() & set(names), bound_s)
+        return _came_true(lambda: not {each.name for each in self.watch.firing()} & set(names), bound_s)
+
+    def ended_well(self) -> int:
+        """Give how many runs of operations ended well, as Prometheus knows it, since the workers that live began."""
+        return round(sum(self.prometheus.values('sum(gaia_operations_total{outcome="ok"})')))
 
 
 def _came_true(condition: Callable[[], Any], bound_s: float) -> bool:

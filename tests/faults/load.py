@@ -1,15 +1,15 @@
 """A steady small load over the queues of a cluster, from one thread."""
 
 import itertools
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from gaia import Gaia, api, browser, files, network, process
 from gaia.contracts.base import Call
 from gaia.errors import GaiaError
+from tests.faults.background import Background
 from tests.support.probe import Echo
 
 ROUND_S: Final = 0.5
@@ -20,23 +20,17 @@ STEADY: Final = "data:steady"
 NAMES: Final = ("localhost", "127.0.0.1")
 
 
-class Load:
+class Load(Background):
     """Calls once a round, of each queue that is served; browser pages and programs less often. Nobody reads results."""
 
     def __init__(self, url: str, site: str, queues: Sequence[str]) -> None:
+        super().__init__("load")
         self._gaia = Gaia(url)
         self._site, self._queues = site, queues
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="load", daemon=True)
         self.submitted = 0
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closed.set()
-        self._thread.join(30)
+    def __exit__(self, *of: object) -> None:
+        super().__exit__(*of)
         self._gaia.close()
 
     def _run(self) -> None:

@@ -1,16 +1,18 @@
 """A row of the matrix: a fault, what it has to fire, and the account of what it fired."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from tests.faults.field import QUEUES, Field
-from tests.faults.scaling import Rule, alerts
-from tests.faults.watch import Seen
+from tests.faults.scaling import SCRAPE, Rule, alerts, duration_s
+from tests.faults.watch import Alert, Seen, Stall
 from tests.support import prometheus
+from tests.support.disks import NotPermittedError
 
 RULES: Final = alerts(prometheus.RULES)
 
@@ -37,6 +39,8 @@ class Fault:
     expected: ClassVar[tuple[str, ...]]
     allowed: ClassVar[tuple[str, ...]] = ()
     """Companions: they may fire, and need not."""
+    subject: ClassVar[str] = ""
+    """The worker or queue that it is made to: an alert that names another one is neither expected nor allowed."""
     environ: ClassVar[dict[str, str]] = {}
     holds_s: ClassVar[float] = 0.0
     """How long it lasts at least, under the committed rules' times."""
@@ -51,6 +55,7 @@ class Fault:
         raise NotImplementedError
 
     def clear(self, field: Field) -> None:
+        """End it, also if it was made in part only."""
         raise NotImplementedError
 
 
@@ -79,17 +84,32 @@ class Account:
     starved: list[str] = field(default_factory=list)
     """Of `OBSERVERS`, what fired while the machine kept the watch waiting, too: told, not held against the row."""
     lasting: list[str] = field(default_factory=list)
-    """Expected, fired, and did not end."""
+    """Fired, whether it may or not, and did not end."""
     silent: int = 0
     calls: int = 0
+    """What the load submitted."""
+    ended_well: int = 0
+    """Runs that ended well, of workers that live at the end."""
+    looks: int = 0
+    """How often Prometheus said which alerts fire, since the fault."""
+    due_looks: int = 0
+    """How often it should have, if the machine had all the time."""
     took_s: float = 0.0
     stalled_s: float = 0.0
-    """The longest that whoever watched was kept waiting, see `Watch.stalled_s`."""
+    """The longest that whoever watched was kept waiting, of the times that excuse an alert."""
     error: str = ""
+    not_run: str = ""
+    """Why it was not even tried."""
+
+    @property
+    def watched(self) -> bool:
+        """Say whether there was a load, and somebody who looked: silence is worth nothing without."""
+        return min(self.calls, self.ended_well) > 0 and self.looks >= max(1, self.due_looks // 2)
 
     @property
     def sound(self) -> bool:
-        return not (self.missing or self.unexpected or self.lasting or self.error)
+        faultless = not (self.missing or self.unexpected or self.lasting or self.error)
+        return bool(self.not_run) or (faultless and self.watched)
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "sound": self.sound}
@@ -106,32 +126,45 @@ def run(fault: Fault, directory: Path, factor: float, *, queues: Iterable[str] =
             field.settle()
             field.watch.forget()
             _fill(account, fault, field)
-            account.calls = field.load.submitted
-    except (AssertionError, OSError) as failure:
+            account.calls, account.ended_well = field.load.submitted, field.ended_well()
+    except NotPermittedError as refused:
+        account.not_run = str(refused)
+    except Exception as failure:  # noqa: BLE001 - the next row is tried whatever it is
         account.error = f"{type(failure).__name__}: {failure}"
+        (directory / "failure.txt").write_text(traceback.format_exc())
     account.took_s = round(time.monotonic() - began, 1)
     return account
 
 
 def _fill(account: Account, fault: Fault, field: Field) -> None:
     made_at = time.time()
-    fault.make(field)
-    slowest = max([fault.holds_s, *(_reach_s(RULES[each]) for each in fault.expected)])
-    if field.fires(fault.expected, MECHANISMS_S + field.real_s(slowest * 1.5)):
-        field.pause(max(0.0, made_at + field.real_s(fault.holds_s) - time.time()))
-        # Who comes late shall be seen, too.
-        field.pause(field.real_s(120))
-    cleared_at = time.time()
-    fault.clear(field)
+    try:
+        fault.make(field)
+        slowest = max([fault.holds_s, *(_reach_s(RULES[each]) for each in fault.expected)])
+        if field.fires(fault.expected, MECHANISMS_S + field.real_s(slowest * 1.5), fault.subject):
+            field.pause(max(0.0, made_at + field.real_s(fault.holds_s) - time.time()))
+            # Who comes late shall be seen, too.
+            field.pause(field.real_s(120))
+        cleared_at = time.time()
+    finally:
+        fault.clear(field)
     _await_end(fault, field)
-    account.stalled_s = round(field.watch.stalled_s, 2)
-    judge(account, fault, field.watch.seen(), made_at, cleared_at)
+    account.looks, account.due_looks = field.watch.looks, int((time.time() - made_at) / field.watch.every_s)
+    judge(account, fault, field.watch.seen(), made_at, cleared_at, field.watch.stalls())
 
 
-def judge(account: Account, fault: Fault, seen: Mapping[str, Seen], made_at: float, cleared_at: float) -> None:
+def judge(
+    account: Account,
+    fault: Fault,
+    seen: Mapping[Alert, Seen],
+    made_at: float,
+    cleared_at: float,
+    stalls: Sequence[Stall] = (),
+) -> None:
     """Say of everything that was seen when it fired and ended, and whether it should have."""
-    for name, each in sorted(seen.items(), key=lambda item: item[1].fired_at):
-        rule, onset_s = RULES[name], max(0.0, each.true_at - made_at)
+    known = _by_name(fault, seen)
+    for name, (rule, each) in known.items():
+        onset_s = max(0.0, each.true_at - made_at)
         ended_s = None if each.ended_at is None else max(0.0, each.ended_at - cleared_at)
         account.fired[name] = Fired(
             after_s=round(onset_s * _onset_factor(rule, account.factor) + rule.for_s, 1),
@@ -139,19 +172,47 @@ def judge(account: Account, fault: Fault, seen: Mapping[str, Seen], made_at: flo
             ended_s=None if ended_s is None else round(ended_s * _end_factor(rule, account.factor), 1),
             expected=name in fault.expected,
         )
-    account.missing = [each for each in fault.expected if each not in seen]
-    strangers = [each for each in account.fired if each not in (*fault.expected, *fault.allowed)]
-    account.starved = [each for each in strangers if each in OBSERVERS and account.stalled_s > STALLED_S]
-    account.unexpected = [each for each in strangers if each not in account.starved]
-    account.lasting = [each for each in fault.expected if each in seen and account.fired[each].ended_s is None]
-    account.silent = len(RULES) - len(seen)
+    account.missing = [each for each in fault.expected if each not in known]
+    for name in known.keys() - {*fault.expected, *fault.allowed}:
+        kept_s = _kept_waiting_s(*known[name], stalls, account.factor)
+        (account.starved if kept_s > STALLED_S else account.unexpected).append(name)
+        account.stalled_s = max(account.stalled_s, round(kept_s, 2))
+    # What looks over longer than the row lasts cannot end with it.
+    account.lasting = [
+        name for name, (rule, each) in known.items() if each.ended_at is None and rule.window_s <= LONGEST_S
+    ]
+    account.silent = len(RULES) - len({each.name for each in seen})
+
+
+def _by_name(fault: Fault, seen: Mapping[Alert, Seen]) -> dict[str, tuple[Rule, Seen]]:
+    """Give what was seen by the alert's name, of all whom it may be about together; of others by their names, too."""
+    found: dict[str, tuple[Rule, Seen]] = {}
+    for alert, each in sorted(seen.items(), key=lambda item: item[1].fired_at):
+        name = alert.name if alert.is_about(fault.subject) else str(alert)
+        _, known = found.get(name, (None, each))
+        ends = [each.ended_at, known.ended_at]
+        last = None if None in ends else max(end for end in ends if end is not None)
+        first = Seen(min(each.true_at, known.true_at), min(each.fired_at, known.fired_at), last)
+        found[name] = (RULES[alert.name], first)
+    return found
+
+
+def _kept_waiting_s(rule: Rule, seen: Seen, stalls: Sequence[Stall], factor: float) -> float:
+    """Give the longest stall that may have fired one of `OBSERVERS`: that a scrape before it, or it, fell into."""
+    if rule.name not in OBSERVERS:
+        return 0.0
+    from_s = seen.true_at - 2 * duration_s(SCRAPE) / factor
+    return max(
+        [each.length_s for each in stalls if each.ended_at >= from_s and each.began_at <= seen.fired_at], default=0.0
+    )
 
 
 def _await_end(fault: Fault, field: Field) -> None:
     """Wait until what fires has ended, but for what looks over hours."""
     field.pause(field.real_s(60))
     names = [each for each in RULES if RULES[each].window_s <= LONGEST_S]
-    windows = [RULES[each].window_s for each in {*field.watch.seen(), *fault.expected} if each in names]
+    fired = {each.name for each in field.watch.seen()}
+    windows = [RULES[each].window_s for each in {*fired, *fault.expected} if each in names]
     field.ends(names, MECHANISMS_S + field.real_s(max([0.0, *windows]) * 1.5))
 
 

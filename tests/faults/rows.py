@@ -1,5 +1,6 @@
 """The rows. Each says what it has to fire, and who may come along."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,9 +8,10 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from gaia import api
+from tests.faults.background import Repeated
 from tests.faults.field import Field
 from tests.faults.row import Fault
-from tests.support.disks import mounted
+from tests.support.disks import NotPermittedError, mounted
 from tests.support.probe import Grow, Poison
 from tests.support.web import Asked, reply
 
@@ -23,6 +25,11 @@ BUDGET: Final = (
 """Over a history of minutes, as here, every burn is over all of it."""
 
 
+GROWTH_BYTES_PER_S: Final = 1e6
+GROWN_BYTES: Final = 3_000_000_000
+"""More than the 2 GB that an alert is about, for longer than its ten minutes."""
+
+
 def row(kind: type[Fault]) -> type[Fault]:
     ROWS[kind.name] = kind
     return kind
@@ -33,7 +40,7 @@ class Control(Fault):
     """The load, and no fault."""
 
     name = "control"
-    what = "no fault, the load alone, for an hour"
+    what = "no fault, the load alone, for an hour of the rules' time"
     expected = ()
     holds_s = 3600.0
 
@@ -70,6 +77,7 @@ class WorkerKilled(Fault):
 
     name = "worker-sigkill"
     what = "the only worker of `api` is killed with SIGKILL and does not come back"
+    subject = "api"
     expected = ("GaiaWorkerDown", "GaiaQueueWithoutWorker", "GaiaQueueOldestTaskOld", "GaiaWorkersDying")
     allowed = ("GaiaWorkerNotReady", "GaiaWorkerNotScraped", "GaiaSubsystemUnhealthy", *WAITS, *BUDGET)
 
@@ -90,6 +98,7 @@ class SlowUpstream(Fault):
 
     name = "slow-upstream"
     what = "the server that `api` calls answers after 6 s"
+    subject = "api"
     expected = ("GaiaApiLatencyHigh",)
     environ: ClassVar[dict[str, str]] = {"GAIA_WORKER__CONCURRENCY": "50"}
 
@@ -106,32 +115,22 @@ class BreakerOpen(Fault):
 
     name = "breaker-open"
     what = "a second server answers 503; its circuit opens, and calls end in `CircuitOpen`"
+    subject = "api"
     expected = ("GaiaCircuitOpen", "GaiaApiErrorRateHigh", "GaiaApiRateLimited")
     # What comes back from an open circuit too late for its deadline ends in an error that counts as the cluster's own.
     allowed = BUDGET
 
-    def __init__(self) -> None:
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
-
     def make(self, field: Field) -> None:
         field.other.routes["/"] = reply(b"", 503)
-        self._thread = threading.Thread(target=self._ask, args=(field,), daemon=True)
-        self._thread.start()
-
-    def _ask(self, field: Field) -> None:
-        once = api.Retry(attempts=1)
+        call = api.Request(field.other.url("/", field.other.address), retry=api.Retry(attempts=1))
         # What a circuit keeps out comes back when it may have closed: without a deadline they would be ever more.
-        while not self._over.wait(0.5):
-            field.gaia.submit(api.Request(field.other.url("/", field.other.address), retry=once), deadline=6)
+        field.meanwhile(Repeated(lambda: field.gaia.submit(call, deadline=6), 0.5))
 
     def clear(self, field: Field) -> None:
         field.other.routes["/"] = reply(b"well")
         # Successes close a circuit: the calls go on for as long as that may take.
         field.pause(field.real_s(120) + 3)
-        self._over.set()
-        assert self._thread is not None
-        self._thread.join(30)
+        field.end_meanwhile()
 
 
 @row
@@ -140,11 +139,14 @@ class FullDisk(Fault):
 
     name = "full-disk"
     what = "the file system of a root of `files` is full"
+    subject = "files"
     expected = ("GaiaDiskFull", "GaiaFilesErrorRateHigh")
     allowed = ("GaiaSubsystemUnhealthy",)
 
     @contextmanager
     def prepared(self, directory: Path) -> Iterator[None]:
+        if os.geteuid():
+            raise NotPermittedError("needs root")
         place = directory / "root"
         place.mkdir(parents=True)
         with mounted(place, "-o", "size=4m"):
@@ -160,7 +162,7 @@ class FullDisk(Fault):
                 pass
 
     def clear(self, field: Field) -> None:
-        (field.data / "ballast").unlink()
+        (field.data / "ballast").unlink(missing_ok=True)
 
 
 @row
@@ -169,16 +171,18 @@ class DeadConsumer(Fault):
 
     name = "dead-consumer"
     what = "the worker of `network` answers ping and its consumer is gone"
+    subject = "network"
     expected = ("GaiaWorkerNotReady", "GaiaQueueOldestTaskOld")
     allowed = WAITS
 
     def make(self, field: Field) -> None:
-        field.control.cancel_consumer("network")
+        field.control.cancel_consumer(self.subject)
         field.pause(0.5)
-        assert field.control.ping(timeout=5), "no worker answers ping"
+        names = [each.name for each in field.gaia.nodes() if self.subject in each.queues]
+        assert field.control.ping(names, timeout=5), f"{names} does not answer ping"
 
     def clear(self, field: Field) -> None:
-        field.control.add_consumer("network")
+        field.control.add_consumer(self.subject)
 
 
 @row
@@ -186,31 +190,19 @@ class MemoryGrowth(Fault):
     """A worker keeps memory for good, call by call."""
 
     name = "memory-growth"
-    what = "an operation keeps 20 MB a second for good"
+    what = "an operation keeps a megabyte a second of the rules' time for good, until it has 3 GB"
+    subject = "probe"
     expected = ("GaiaWorkerMemoryGrowing", "GaiaWorkerMemoryHigh")
     # It is started anew at the end, which takes longer than two minutes twenty times as fast.
     allowed = ("GaiaWorkerDown", "GaiaQueueWithoutWorker", "GaiaWorkerNotScraped")
 
-    def __init__(self) -> None:
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
-
     def make(self, field: Field) -> None:
-        self._thread = threading.Thread(target=self._grow, args=(field,), daemon=True)
-        self._thread.start()
-
-    def _grow(self, field: Field) -> None:
-        # In real time it grows as slowly as the times are long.
-        size_bytes = int(20e6 * field.factor / 20)
-        for _ in range(150):
-            if self._over.wait(1):
-                return
-            field.gaia.submit(Grow(size_bytes))
+        # Whatever the factor, it comes to the same: in real time it takes as much longer.
+        size_bytes = round(GROWTH_BYTES_PER_S * field.factor)
+        field.meanwhile(Repeated(lambda: field.gaia.submit(Grow(size_bytes)), 1, GROWN_BYTES // size_bytes))
 
     def clear(self, field: Field) -> None:
-        self._over.set()
-        assert self._thread is not None
-        self._thread.join(30)
+        field.end_meanwhile()
         field.restart("probe")
 
 
@@ -220,6 +212,7 @@ class StuckQueue(Fault):
 
     name = "stuck-queue"
     what = "`files` is paused and forgotten; calls go on coming"
+    subject = "files"
     expected = ("GaiaQueueOldestTaskOld", "GaiaQueuePaused")
     allowed = WAITS
 
@@ -236,6 +229,7 @@ class PoisonTask(Fault):
 
     name = "poison-task"
     what = "a call kills its worker again and again, which is started anew"
+    subject = "probe"
     expected = ("GaiaCallKillsWorkers", "GaiaDeadLettersNew", "GaiaWorkersDying")
     allowed = (
         "GaiaWorkerNotReady",
@@ -260,6 +254,7 @@ class ExhaustedPool(Fault):
 
     name = "exhausted-pool"
     what = "every slot of the worker of `api` waits for a server that does not answer; more calls wait"
+    subject = "api"
     expected = ("GaiaApiPoolExhausted",)
     allowed = ("GaiaApiLatencyHigh", *WAITS)
 
@@ -267,13 +262,16 @@ class ExhaustedPool(Fault):
         self._answers = threading.Event()
 
     def make(self, field: Field) -> None:
+        self._stopped = field.site.stopped
         field.site.routes["/held"] = self._hold
         for _ in range(12):
             field.gaia.submit(api.Request(field.site.url("/held"), timeout_s=3000), deadline=3000)
 
     def _hold(self, asked: Asked, sock: object) -> bytes | None:
         del asked, sock
-        self._answers.wait(3000)
+        while not self._answers.wait(0.5):
+            if self._stopped.is_set():
+                return None
         return reply(b"at last")
 
     def clear(self, field: Field) -> None:

@@ -1,7 +1,8 @@
 """The committed rules with their times divided, so that an alert of an hour takes minutes.
 
 What is divided: `for`, ranges, steps and offsets in expressions, and thresholds of ages, which grow by a second each
-second. What is not: rates (they are by the second anyway), quantiles of run and wait times, counts within a window.
+second, and of the age of a process. What is not: rates (they are by the second anyway), quantiles of run and wait
+times, counts within a window, and `gaia_loop_age_seconds`, whose five seconds are a machine's, not a rule's.
 """
 
 import re
@@ -18,6 +19,9 @@ AGES: Final = frozenset(
     {"celery_queue_oldest_task_age_seconds", "gaia_delayed_overdue_seconds", "gaia_monitor_sample_age_seconds"}
 )
 
+YOUTH: Final = "process_start_time_seconds"
+"""Taken from `time()` it is an age, too: that of a process."""
+
 SCRAPE: Final = "30s"
 
 _STRING: Final = r'"(?:[^"\\]|\\.)*"'
@@ -25,7 +29,7 @@ _DURATION: Final = r"(?:\d+(?:ms|[smhdwy]))+"
 _PLACE: Final = re.compile(
     rf"{_STRING}|(?P<range>\[\s*{_DURATION}\s*(?::\s*(?:{_DURATION})?\s*)?\])|\boffset\s+-?{_DURATION}"
 )
-_AGE: Final = re.compile(rf"{_STRING}|(\b(?:{'|'.join(sorted(AGES))})\s*[<>]=?\s*)(\d+(?:\.\d+)?)")
+_AGE: Final = re.compile(rf"{_STRING}|(\b(?:{'|'.join(sorted(AGES))}|time\(\) - {YOUTH})\s*[<>]=?\s*)(\d+(?:\.\d+)?)")
 
 
 class NotScalableError(ValueError):
@@ -89,8 +93,23 @@ def spans_s(expr: promql.Expr, kinds: Sequence[str] = ("range", "step", "offset"
 
 def ages_s(expr: promql.Expr) -> list[float]:
     """Give what ages are compared with."""
+    return [each.rhs.val for each in _compared(expr) if _is_age(each.lhs)]
+
+
+def _compared(expr: promql.Expr) -> list[promql.BinaryExpr]:
     found = [each for each in nodes(expr) if isinstance(each, promql.BinaryExpr)]
-    return [each.rhs.val for each in found if getattr(each.lhs, "name", None) in AGES]
+    return [each for each in found if isinstance(each.rhs, promql.NumberLiteral)]
+
+
+def _is_age(expr: Any) -> bool:
+    return getattr(expr, "name", None) in AGES or (
+        isinstance(expr, promql.BinaryExpr) and getattr(expr.rhs, "name", None) == YOUTH
+    )
+
+
+def _reached_s(expr: promql.Expr) -> float:
+    """Give the age that something has to reach until it is told of; that a process is young takes no time."""
+    return max([0.0, *(each.rhs.val for each in _compared(expr) if getattr(each.lhs, "name", None) in AGES)])
 
 
 def nodes(expr: promql.Expr) -> list[Any]:
@@ -154,7 +173,7 @@ def alerts(files: list[Path]) -> dict[str, Rule]:
             rule["alert"],
             duration_s(rule["for"]) if "for" in rule else 0.0,
             _window_s(rule["expr"], records),
-            max([0.0, *ages_s(promql.parse(rule["expr"]))]),
+            _reached_s(promql.parse(rule["expr"])),
             _counts(promql.parse(rule["expr"])),
         )
         for rule in rules
@@ -172,8 +191,10 @@ def _window_s(expr: str, records: Mapping[str, str]) -> float:
 
 def _counts(expr: Any) -> bool:
     """Say whether an expression is an increase, or a maximum over time, compared with nothing."""
-    top = expr.lhs if isinstance(expr, promql.BinaryExpr) and isinstance(expr.lhs, promql.BinaryExpr) else expr
-    if not isinstance(top, promql.BinaryExpr) or not isinstance(top.rhs, promql.NumberLiteral) or top.rhs.val != 0:
+    top = expr
+    while isinstance(top, promql.BinaryExpr) and not isinstance(top.rhs, promql.NumberLiteral):
+        top = top.lhs  # of alternatives, the first
+    if not isinstance(top, promql.BinaryExpr) or top.rhs.val != 0:
         return False
     names = {each.func.name for each in nodes(top.lhs) if isinstance(each, promql.Call)}
     return bool(names & {"increase", "max_over_time"})

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from gaia import Gaia
 from gaia.store.connection import connect
-from tasks.cli import tether
 from tasks.cli.state import StateDir
 from tasks.cli.up import GAIA
 from tests.soak import keyspace, leaks, litter, processes
@@ -135,7 +134,7 @@ def running(scenery: Scenery) -> Iterator[Field]:
     environ = {**cluster.clean_environ(), **SMALL, **scenery.settings(), "TMPDIR": str(temporary)}
     state = StateDir(directory / "state")
     # They die with this process, however it ends.
-    tied = [sys.executable, "-I", "-S", str(Path(tether.__file__)), str(os.getpid())]
+    tied = cluster.tied()
     up = [*tied, *GAIA, "up", "--state-dir", str(state.path)]
     with ExitStack() as stack:
         log = stack.enter_context((directory / "cluster.log").open("wb"))

@@ -11,6 +11,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from gaia import Gaia
+from tasks.cli import tether
 from tasks.cli.server import EmbeddedServer
 from tasks.cli.state import StateDir
 from tests.support.waiting import until
@@ -26,9 +27,9 @@ def valkey(directory: Path) -> Iterator[str]:
 
 
 @contextmanager
-def server(directory: Path) -> Iterator["Server"]:
-    """Run a server that a test may stop, kill and start again."""
-    found = Server(directory)
+def server(directory: Path, prefix: Sequence[str] = ()) -> Iterator["Server"]:
+    """Run a server that a test may stop, kill and start again; `prefix` stands before its command, as `tied()`."""
+    found = Server(directory, prefix)
     found.start()
     try:
         yield found
@@ -39,7 +40,8 @@ def server(directory: Path) -> Iterator["Server"]:
 class Server:
     """Valkey with its data in a directory, on one port."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, prefix: Sequence[str] = ()) -> None:
+        self._prefix = prefix
         state = StateDir(directory)
         state.create()
         self._server = EmbeddedServer(state)
@@ -47,7 +49,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self._process = subprocess.Popen(self._server.argv)
+        self._process = subprocess.Popen([*self._prefix, *self._server.argv])
         until(self._server.answering, what="the Redis server's answer")
 
     def stop(self) -> None:
@@ -92,6 +94,11 @@ class Worker:
     def _ready(self) -> bool:
         assert self.process.poll() is None, f"the worker ended:\n{self.text()}"
         return " ready." in self.text()
+
+
+def tied() -> list[str]:
+    """Give what before a command has it killed when the thread that starts it ends, however that ends."""
+    return [sys.executable, "-I", "-S", str(Path(tether.__file__)), str(os.getpid())]
 
 
 def clean_environ() -> dict[str, str]:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +49,16 @@ def every_second(text: str) -> str:
 
 @contextmanager
 def serve(
-    directory: Path, redis_url: str, *options: str, change: Callable[[str], str] = every_second, **environ: str
+    directory: Path,
+    redis_url: str,
+    *options: str,
+    change: Callable[[str], str] = every_second,
+    prefix: Sequence[str] = (),
+    **environ: str,
 ) -> Iterator[Prometheus]:
-    """Run a monitor of the cluster at `redis_url`, and a Prometheus that scrapes it; `change` edits its file.
+    """Run a monitor of the cluster at `redis_url`, and a Prometheus that scrapes it.
+
+    `change` edits its file; `prefix` stands before both commands, as `cluster.tied()`.
 
     A test that finds no Prometheus is skipped.
     """
@@ -64,8 +71,9 @@ def serve(
     url = f"http://127.0.0.1:{port}"
     own = {"GAIA_REDIS_URL": redis_url, "GAIA_MONITOR__PORT": str(pages), "GAIA_MONITOR__PROMETHEUS": url}
     variables = cluster.clean_environ() | own | environ
-    monitor = [sys.executable, "-P", "-m", "tasks.cli.main", "monitor"]
+    monitor = [*prefix, sys.executable, "-P", "-m", "tasks.cli.main", "monitor"]
     server = [
+        *prefix,
         *(str(binary), f"--config.file={directory / 'prometheus.yml'}", f"--storage.tsdb.path={directory / 'data'}"),
         *(f"--web.listen-address=127.0.0.1:{port}", *options),
     ]

@@ -23,6 +23,10 @@ CASES = {
     'label_replace(rate(x{a="[5m]"}[5m]), "q", "$1", "o", "(\\\\w+)\\\\..*")': (
         'label_replace(rate(x{a="[5m]"}[15000ms]), "q", "$1", "o", "(\\\\w+)\\\\..*")'
     ),
+    "x and on (instance) time() - process_start_time_seconds < 900": (
+        "x and on (instance) time() - process_start_time_seconds < 45"
+    ),
+    'time() - process_start_time_seconds{a="b"} < 900': None,
     "gaia_loop_age_seconds > 5": "gaia_loop_age_seconds > 5",
     "queue:gaia_operations:rate5m > 0.02": "queue:gaia_operations:rate5m > 0.02",
 }
@@ -74,7 +78,8 @@ def test_what_is_known_of_an_alert_includes_what_it_reads_by_record() -> None:
     assert known["GaiaErrorBudgetBurnSlow"].window_s == 3 * 86400
     assert (known["GaiaQueueOldestTaskOld"].window_s, known["GaiaQueueOldestTaskOld"].age_s) == (0, 300)
     assert known["GaiaWorkersDying"].counts
-    assert known["GaiaCircuitOpen"].counts
+    assert known["GaiaDiskFull"].counts
+    assert (known["GaiaCallKillsWorkers"].window_s, known["GaiaCallKillsWorkers"].age_s) == (3600, 0)
     assert not known["GaiaApiLatencyHigh"].counts
 
 

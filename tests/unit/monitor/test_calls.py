@@ -121,6 +121,18 @@ def test_a_silent_worker_is_down_and_later_forgotten(heard: Heard) -> None:
     assert heard.value("celery_worker_up", worker="w1@vm") is None
 
 
+def test_who_died_while_redis_was_away_is_not_forgotten_before_it_can_be_told(heard: Heard) -> None:
+    heard.calls.lives("w1@vm")
+    heard.now += PURGED_S + 1
+    heard.calls.look(blind=True)
+    heard.now += TIMEOUT_S
+    heard.calls.look()
+    assert heard.value("celery_worker_up", worker="w1@vm") == 0
+    heard.now += PURGED_S
+    heard.calls.look()
+    assert heard.value("celery_worker_up", worker="w1@vm") is None
+
+
 def test_a_worker_that_says_goodbye_is_down_at_once_and_back_when_it_is(heard: Heard) -> None:
     heard.calls.hear({"type": "worker-online", "hostname": "w1@vm"})
     heard.calls.hear({"type": "worker-offline", "hostname": "w1@vm"})

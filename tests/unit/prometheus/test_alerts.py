@@ -27,7 +27,7 @@ Case = dict[str, str]
 
 STEPS = 80
 """Minutes: the longest `for` is an hour; averages over longer take what there is."""
-W = 'worker="w@h",job="gaia-workers"'
+W = 'instance="w@h",worker="w@h",job="gaia-workers"'
 
 
 def still(value: float) -> str:
@@ -160,8 +160,8 @@ CASES: dict[str, tuple[Case, Case]] = {
     ),
     "GaiaDnsHitRateLow": (dns(100, 100), dns(190, 10)),
     "GaiaCircuitOpen": (
-        {f'gaia_circuits{{{W},state="open"}}': alternating(1, 0)},
-        {f'gaia_circuits{{{W},state="open"}}': f"1+0x3 0+0x{STEPS}", f'gaia_circuits{{{W},state="closed"}}': still(1)},
+        {f'gaia_circuits{{{W},state="open"}}': alternating(1, 1, 0)},
+        {f'gaia_circuits{{{W},state="open"}}': alternating(1, 0, 0), f'gaia_circuits{{{W},state="closed"}}': still(1)},
     ),
     "GaiaLimitsWithoutRedis": (
         {f'gaia_limits_away_total{{{W},choice="open"}}': rising(2)},
@@ -239,12 +239,59 @@ def test_there_are_at_least_thirty_and_each_has_its_cases() -> None:
     assert CASES.keys() == ALERTS.keys()
 
 
-EARLY: dict[str, Case] = {
-    "GaiaDeadLettersNew": {f'gaia_dead_letters_total{{{W},reason="refused"}}': f"_x70 1+0x{STEPS}"},
-    "GaiaCallKillsWorkers": {f'gaia_dead_letters_total{{{W},reason="workers_lost"}}': f"_x70 1+0x{STEPS}"},
-    "GaiaWorkersDying": {f"gaia_leases_restored_total{{{W}}}": f"_x70 2+0x{STEPS}"},
+def begun(minute: float) -> Case:
+    """When the worker says that it began; before it was scraped the first time, if that was a minute of the case."""
+    return {f"process_start_time_seconds{{{W}}}": f"{minute * 60:g}+0x{STEPS}"}
+
+
+COUNTED = {
+    "GaiaDeadLettersNew": f'gaia_dead_letters_total{{{W},reason="refused"}}',
+    "GaiaCallKillsWorkers": f'gaia_dead_letters_total{{{W},reason="workers_lost"}}',
+    "GaiaWorkersDying": f"gaia_leases_restored_total{{{W}}}",
+    "GaiaDiskFull": f'gaia_errors_total{{operation="files.write",error="DiskFull",{W}}}',
 }
-"""What a worker counted before it was scraped for the first time, nine minutes before the end."""
+"""What fires upon the first count."""
+
+LATE = STEPS - 4
+"""A minute of the case, within the shortest window of these before its end."""
+
+
+def after(minute: int, values: str) -> str:
+    return f"_x{minute} {values}"
+
+
+EARLY: dict[str, Case] = {
+    name: {
+        series: after(LATE, f"2+0x{STEPS}"),
+        f"process_start_time_seconds{{{W}}}": after(LATE, f"{(LATE - 1) * 60}+0x{STEPS}"),
+    }
+    for name, series in COUNTED.items()
+}
+"""What a worker counted before it was scraped for the first time."""
+
+GAPS: dict[str, Case] = {
+    f"{name}, {what}": {series: values.format(n="3"), f"process_start_time_seconds{{{W}}}": values.format(n="-36000")}
+    for name, series in COUNTED.items()
+    for what, values in {
+        "one scrape missed within the window": f"{{n}}+0x{LATE - 1} stale {{n}}+0x{STEPS}",
+        "one scrape missed five minutes ago": f"{{n}}+0x{STEPS - 8} stale {{n}}+0x{STEPS}",
+        "one scrape missed ten minutes ago": f"{{n}}+0x{STEPS - 13} stale {{n}}+0x{STEPS}",
+        "one scrape missed a quarter of an hour ago": f"{{n}}+0x{STEPS - 18} stale {{n}}+0x{STEPS}",
+        "one scrape missed an hour ago": f"{{n}}+0x{STEPS - 63} stale {{n}}+0x{STEPS}",
+        "none for twenty minutes": f"{{n}}+0x{STEPS - 30} stale _x20 {{n}}+0x{STEPS}",
+        "a Prometheus started afresh": f"_x{LATE} {{n}}+0x{STEPS}",
+    }.items()
+}
+"""Old counts that Prometheus did not see all the time."""
+
+FIRST: Case = {
+    COUNTED["GaiaDiskFull"]: after(LATE, f"1+0x{STEPS}"),
+    **begun(-600),
+}
+"""The first error of a kind in a worker that has lived for long."""
+
+STEP: Case = {f"process_resident_memory_bytes{{{W}}}": f"400e6+0x{STEPS - 26} 900e6+0x{STEPS}"}
+"""A step up, and nothing before or after it."""
 
 
 # --- by promtool
@@ -269,7 +316,10 @@ def failures(promtool: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
         if any(each["record"] in rule["expr"] for each in RECORDS):
             files.append(str(RECORDING))
         tests = [case(name, number, f"{STEPS - 1}m") for number in (0, 1)]
-        tests += [fired(name, EARLY[name], f"{STEPS - 1}m")] if name in EARLY else []
+        tests += [told(f"early {name}", name, EARLY[name])] if name in EARLY else []
+        tests += [told("first", name, FIRST)] if name == "GaiaDiskFull" else []
+        tests += [silent(what, name, series) for what, series in GAPS.items() if what.startswith(f"{name},")]
+        tests += [silent("step", name, STEP)] if name == "GaiaWorkerMemoryGrowing" else []
         path.write_text(yaml.safe_dump({"rule_files": files, "evaluation_interval": "1m", "tests": tests}))
         paths.append(path)
     command = [promtool, "test", "rules", *paths]
@@ -297,17 +347,39 @@ def case(name: str, number: int, at: str) -> dict[str, Any]:
     }
 
 
-def fired(name: str, series: Case, at: str) -> dict[str, Any]:
-    found = case(name, 0, at)
+def told(word: str, name: str, series: Case) -> dict[str, Any]:
+    """A case that fires, besides the two that every alert has."""
+    found = case(name, 0, f"{STEPS - 1}m")
     (asked,) = found["promql_expr_test"]
-    asked["expr"] = asked["expr"].replace('case!="fires"', 'case!="early"')
+    asked["expr"] = asked["expr"].replace('case!="fires"', f'case!="{word}"')
     found["input_series"] = [{"series": each, "values": values} for each, values in series.items()]
+    return found
+
+
+def silent(word: str, name: str, series: Case) -> dict[str, Any]:
+    """A case that fires at no minute."""
+    found = told(word, name, series)
+    (asked,) = found["promql_expr_test"]
+    found["promql_expr_test"] = [{**asked, "eval_time": f"{each}m", "exp_samples": []} for each in range(STEPS)]
     return found
 
 
 @pytest.mark.parametrize("name", sorted(EARLY))
 def test_what_a_new_worker_counted_before_it_was_scraped_fires(failures: str, name: str) -> None:
-    assert not re.search(rf'alertname="{name}",alertstate="firing",case!="early"', failures), failures
+    assert f'case!="early {name}"' not in failures, failures
+
+
+@pytest.mark.parametrize("what", sorted(GAPS))
+def test_an_old_count_is_not_new_because_prometheus_did_not_see_it_for_a_while(failures: str, what: str) -> None:
+    assert f'case!="{what}"' not in failures, failures
+
+
+def test_the_first_error_of_a_full_disk_fires(failures: str) -> None:
+    assert 'case!="first"' not in failures, failures
+
+
+def test_one_step_of_memory_is_no_growth(failures: str) -> None:
+    assert 'case!="step"' not in failures, failures
 
 
 @pytest.mark.parametrize("word", ["fires", "silent"])
