@@ -55,7 +55,7 @@ chaos: setup $(VENV)/.dev ## 20 000 calls under kills, cuts, restarts and the re
 load-stress: setup $(VENV)/.dev ## 1000 real operations of all subsystems in flight at once, and what each part takes (three minutes)
 	$(BIN)/python -m tests.load
 
-faults: setup $(VENV)/.dev $(VENV)/.debian ## a fault after another in a real cluster: which alerts fire, and when (half an hour)
+faults: setup $(VENV)/.dev $(VENV)/.debian ## a fault after another in a real cluster: which alerts fire, and when (25 minutes, 4 GB of memory)
 	$(BIN)/python -m tests.faults
 
 soak: setup $(VENV)/.dev ## a steady load on a real cluster, and whether anything grows with the calls (MINUTES=30, ONLY=api,files)

@@ -83,7 +83,10 @@ class Field:
         self._stack.callback(control.close)
         self.control = control.control
         enter(self._running())
+        # While they start.
         self.prometheus = enter(self._prometheus())
+        for worker in self._workers.values():
+            worker.wait_ready()
         self.load = enter(Load(self.server.url, self.site.url(), self.queues))
         workers = f'sum(up{{job="gaia-workers"}}) == {len(self.queues)}'
         until(lambda: self.prometheus.values(workers), 120, what="every worker's metrics")
@@ -96,8 +99,6 @@ class Field:
         try:
             for each in self.queues:
                 self.start_worker(each)
-            for worker in self._workers.values():
-                worker.wait_ready()
             keeper.start()
             yield
         finally:
