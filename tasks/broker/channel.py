@@ -13,7 +13,6 @@ What is held outlives the channel, in the process's `Holder`.
 import logging
 import select
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from queue import Empty
@@ -27,6 +26,7 @@ from gaia import wire
 from gaia.store import keys
 from tasks import metrics
 from tasks.broker import jsontext
+from tasks.broker.arrivals import Arrivals
 from tasks.broker.events import Announcing
 from tasks.broker.gathering import Gathering
 from tasks.broker.holder import Holder, holder
@@ -71,7 +71,7 @@ class Fetching(Announcing, Base):
     def __init__(self, *args: Any, **options: Any) -> None:
         """Open the channel; the fetch connection is opened when something is consumed."""
         super().__init__(*args, **options)
-        # What is held lies under the prefix, too: its keeper would look for it under another one.
+        # What is held lies under the prefix, too.
         self.holder: Holder = holder(
             f"{self.connection.client.as_uri(include_password=True)} {self.global_keyprefix}{self.unacked_key}"
         )
@@ -89,7 +89,7 @@ class Fetching(Announcing, Base):
         self._paused: set[str] = set()
         self._sent: list[Commit] = []
         self._sent_fence = ""
-        self._undelivered: deque[tuple[str, dict[str, Any]]] = deque()
+        self._undelivered = Arrivals()
         self._shared: Any = None
         self._shared_of: Any = None
         self.taker: Callable[[dict[str, Any]], bool] | None = None
@@ -102,7 +102,7 @@ class Fetching(Announcing, Base):
     def tick(self) -> None:
         """Send the next turn if the connection is free for it; else let the next end of a call wake the loop."""
         while self._undelivered and self.qos.can_consume():
-            self._deliver(*self._undelivered.popleft())
+            self._deliver(*self._undelivered.pop())
         now = time.monotonic()
         waited_s = now - self._since
         if self._state in {"turn", "arming"}:
@@ -229,37 +229,38 @@ class Fetching(Announcing, Base):
             raise
 
     def _read_turn(self) -> int:
-        """Read the reply of a turn and deliver what it brought; give how many messages that was."""
-        found = self._take_reply()
+        """Read the reply of a turn and deliver what may be now; give how many messages that was."""
+        self._take_reply()
         delivered = 0
         while self._undelivered:
-            self._deliver(*self._undelivered.popleft())
+            self._deliver(*self._undelivered.pop())
             delivered += 1
         self._gathering.answered(get_event_loop(), _nothing)
-        return delivered if found else 0
+        return delivered
 
-    def _take_reply(self) -> bool:
-        """Read the reply of a turn and enter what it brought; False if it brought nothing."""
+    def _take_reply(self) -> None:
+        """Read the reply of a turn and enter what it brought."""
         try:
             refused, next_due_ms, paused, now, *found = self.client.connection.read_response()
         except NoScriptError:
             self._turn_sha = None
             self._put_back()
             self._settle(empty=False)
-            return False
+            return
         except ResponseError as failure:
-            # A full or read-only server: nothing was done. Not again before the next look, a second later.
+            # A full or read-only server: nothing was done. Not again for a second.
             metrics.BROKER_FAILURES.labels("turn").inc()
             log.warning("the server refused a turn: %s", failure)
             self._refused_until = time.monotonic() + RECHECK_S
             self._put_back()
             self._settle(empty=True)
-            return False
+            return
         # EVAL has put it into the server's cache.
         self._turn_sha, self.answered_at = TURN_SHA, time.monotonic()
         metrics.TURNS.inc()
         metrics.FETCHED.inc(len(found) // 5)
         self.holder.arrived(self._sent)
+        self._undelivered.release()
         self._sent = []
         self._settle(empty=not found)
         self._paused = {each.decode() for each in paused}
@@ -269,7 +270,8 @@ class Fetching(Announcing, Base):
             self._wait.found()
         for at in range(0, len(found), 5):
             self._take(float(now), *found[at : at + 5])
-        return bool(found)
+        if not self.holder.has_commits:
+            self._undelivered.release()
 
     def _take(self, now: float, queue_number: int, item: bytes, tag: bytes, lost: int, cancelled: int) -> None:
         """Parse a fetched message and enter its lease; `now` is the server's time."""
@@ -295,7 +297,7 @@ class Fetching(Announcing, Base):
             self.holder.end(name)
             return
         message["properties"].update(gaia_lost=lost, gaia_cancelled=bool(cancelled), gaia_at=time.monotonic())
-        self._undelivered.append((queue, message))
+        self._undelivered.add(queue, message, is_suspect=lost >= self.holder.suspect_from)
 
     def _waits_in_redis(self, name: str, headers: dict[str, Any], now: float, lost: int) -> bool:
         """Say whether a message must wait, and for what; then it does so in Redis, not in this worker's memory."""
@@ -399,9 +401,7 @@ class Fetching(Announcing, Base):
         try:
             if self._state == "turn" and self._is_readable():
                 self._take_reply()
-            undelivered = [message["properties"]["delivery_tag"] for _, message in self._undelivered]
-            self._undelivered.clear()
-            self.give_back(undelivered, "next")
+            self.give_back(self._undelivered.clear(), "next")
         except (*self.connection_errors, ResponseError):
             log.warning("the broker is away or refuses: what was fetched last comes back when its leases lapse")
         finally:

@@ -98,8 +98,13 @@ class Holder:
             return max(0, most - len(self._leases))
 
     def pace_s(self) -> float:
-        """Give how far apart turns may be: a twentieth of the time that calls are held, nothing if they are few."""
-        return self._held_s / 20 if len(self._leases) >= MANY else 0.0
+        """Give how far apart turns may be: a twentieth of the time that calls are held.
+
+        Nothing while calls are few, or one is to go back: until that is committed it is lost with this worker.
+        """
+        with self._lock:
+            is_calm = len(self._leases) >= MANY and not any(each.action for each in self._commits)
+            return self._held_s / 20 if is_calm else 0.0
 
     def fence(self) -> str:
         """Give a new fence for the messages of one turn."""
