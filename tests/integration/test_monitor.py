@@ -231,7 +231,7 @@ def test_a_stock_worker_shows_too(fresh_url: str, tmp_path: Path, start: Start) 
             sender.conf.task_send_sent_event = True
             until(lambda: page.value("celery_worker_up") == 1, 60)
             for number in range(3):
-                sender.send_task("stock.add", args=(number,))
+                sender.send_task("stock.add", args=(number,), countdown=2)  # its event is heard before its start
             until(lambda: page.value("celery_task_succeeded_total", name="stock.add", queue_name="celery") == 3, 30)
             assert page.value("celery_task_sent_total", name="stock.add", worker="") == 3
             assert page.value("celery_task_queue_wait_time_count", name="stock.add") == 3
