@@ -47,8 +47,8 @@ def answering(site: Site, labels: dict[str, str]) -> None:
 
     def ranged(asked: Asked, _: object) -> bytes:
         fields = dict(each.split("=") for each in asked.target.partition("?")[2].split("&"))
-        times = [float(fields["end"]) - 15 * number for number in range(10)]
-        values = [[at, str(number)] for number, at in enumerate(reversed(times))]
+        start, end, step = (int(fields[each]) for each in ("start", "end", "step"))
+        values = [[at, str(at - start)] for at in range(start, end + 1, step)]
         return said({"metric": labels, "values": values})
 
     site.routes["/api/v1/query_range"] = ranged
@@ -169,7 +169,7 @@ def test_where_a_page_may_keep_nothing_the_token_shows_the_figures_all_the_same(
     assert 'data-state="shown"' in found.dom
 
 
-def test_the_token_shows_the_figures_and_a_choice_narrows_them(
+def test_the_token_shows_the_figures_a_choice_narrows_them_and_pointing_at_a_line_reads_it(
     monitor: Callable[..., str], site: Site, fresh_url: str, tmp_path: Path
 ) -> None:
     answering(site, {"worker": "w"})
@@ -181,7 +181,8 @@ def test_the_token_shows_the_figures_and_a_choice_narrows_them(
         browser.Step("wait", selector="#choice-worker option[value=w]"),
         browser.Step("wait", selector="body[data-state=shown]"),
         browser.Step("select", selector="#choice-worker", text="w"),
-        browser.Step("wait", selector="body[data-state=shown] section[data-state=drawn]"),
+        browser.Step("wait", selector="body[data-state=shown] section.timeseries[data-state=drawn]"),
+        browser.Step("click", selector="section.timeseries svg"),
     )
     call = browser.Capture(
         f"{address}#board=gaia-workers", formats=("html",), wait_for="#login:not([hidden])", steps=steps
@@ -190,4 +191,6 @@ def test_the_token_shows_the_figures_and_a_choice_narrows_them(
         html = g.submit(call).get(timeout=60).html
     assert html is not None
     assert TOKEN not in html
+    (read,) = re.findall(r'<div class="note" style=[^>]*>(.*?)</div>', html)
+    assert re.search(r'<span class="name">w</span><span class="value">\d', read)
     until(lambda: any("worker%3D~%22w%22" in each.target for each in site.asked), what="a question about that worker")

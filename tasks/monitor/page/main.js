@@ -45,6 +45,7 @@ function buttons(place, names, current, kind) {
 
 function build() {
   const {board} = state;
+  document.body.dataset.state = "loading";
   document.title = board.title;
   page("about").textContent = board.description;
   const names = SETUP.boards.map((each) => [each.uid, each.title.replace("Gaia / ", "")]);
