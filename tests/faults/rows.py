@@ -56,15 +56,17 @@ class BrokerRestart(Fault):
     """Redis is killed, and comes back with its data."""
 
     name = "broker-restart"
-    what = "Redis is killed and is back after five minutes"
-    expected = ("GaiaRedisDown", "GaiaMonitorBlind", "GaiaBrokerFailing")
-    allowed = (
-        *("GaiaWorkerNotReady", "GaiaLimitsWithoutRedis", "GaiaSubsystemUnhealthy", "GaiaWorkersDying"),
-        *(*WAITS, *BUDGET),
-    )
+    what = "Redis is killed and is back after five minutes; a batch of `api` that runs goes on asking for limits"
+    expected = ("GaiaRedisDown", "GaiaMonitorBlind", "GaiaBrokerFailing", "GaiaLimitsWithoutRedis")
+    allowed = ("GaiaWorkerNotReady", "GaiaSubsystemUnhealthy", "GaiaWorkersDying", *WAITS, *BUDGET)
     holds_s = 300.0
 
     def make(self, field: Field) -> None:
+        field.site.routes["/held"] = _slow(1.0, field.site.stopped)
+        lasts_s = field.real_s(1.5 * self.holds_s) + 15
+        held = (api.Request(field.site.url("/held")),) * api.MOST_CALLS
+        field.gaia.submit(api.RequestMany(held, concurrency=round(len(held) / lasts_s)))
+        field.pause(2)
         field.server.kill()
 
     def clear(self, field: Field) -> None:
