@@ -292,9 +292,10 @@ class Run:
         """Bound the run by the deadline of the envelope, read leniently: a newer one is refused later."""
         clock = self.around.clock
         now = clock.wall()
-        published_at, deadline = wire.times(given)
-        if published_at is not None and not self.told.get("retries") and not self.lost_leases:
-            self.meters.waited(max(0.0, now - published_at))
+        _, deadline = wire.times(given)
+        waits_since = wire.waits_since(given)
+        if waits_since is not None and not self.told.get("retries") and not self.lost_leases:
+            self.meters.waited(max(0.0, now - waits_since))
         deadline = now + self.around.deadline_s if deadline is None else deadline
         if deadline <= now:
             raise DeadlineExceeded(self.operation, round(now - deadline, 3))
@@ -347,7 +348,7 @@ class Run:
     def _lead_to(self, node: str) -> NoReturn:
         """Put the message on a node's own queue, and end this run."""
         queue, held = keys.own_queue(node), holding(self.tag)
-        if held is not None and held.move(self.tag, queue):
+        if held is not None and held.move(self.tag, queue, self.around.clock.wall()):
             raise Ignore
         raise self._published_anew(countdown=0, queue=queue)
 
@@ -386,7 +387,8 @@ class Run:
         if self.scope is not None and after_s >= self.scope.remaining_s():
             return
         holder = holding(self.tag)
-        if holder is not None and holder.postpone(self.tag, self.around.clock.wall() + after_s, retries=retries):
+        due_at = self.around.clock.wall() + after_s
+        if holder is not None and holder.postpone(self.tag, due_at, retries=retries, again=True):
             raise Retry(exc=because, when=after_s)
         raise self._published_anew(exc=because, countdown=after_s)
 

@@ -5,7 +5,8 @@ keyword arguments, and what Gaia adds travels in one header, `gaia`:
 
     {"v": 1, "at": 1763886000.0, "deadline": 1763886900.0, "key": "order-7"}
 
-A producer that knows nothing of the header may leave it out: every part has a default.
+A producer that knows nothing of the header may leave it out: every part has a default. A worker that lets a call come
+back later, or leads it to another, adds `again`, the time from when it waits anew.
 """
 
 import json
@@ -106,6 +107,16 @@ def times(given: object) -> tuple[float | None, float | None]:
     if not isinstance(given, dict):
         return None, None
     return _seconds(given.get("at")), _seconds(given.get("deadline"))
+
+
+def waits_since(given: object) -> float | None:
+    """Give since when a header's call waits for its first run; None if it had one, or does not say."""
+    return None if isinstance(given, Mapping) and "again" in given else times(given)[0]
+
+
+def waiting_again(given: object, since: float) -> object:
+    """Give a header's value for a call that waits anew; what is no header stays as it is."""
+    return {**given, "again": since} if isinstance(given, Mapping) else given
 
 
 def submitted_at(given: object) -> float | None:

@@ -175,24 +175,27 @@ class Holder:
             self._results[tag] = (key, value, ttl_s)
             return True
 
-    def postpone(self, tag: str, due_at: float, *, retries: int | None = None) -> bool:
+    def postpone(self, tag: str, due_at: float, *, retries: int | None = None, again: bool = False) -> bool:
         """Let a message wait in Redis until `due_at` (seconds since the epoch) when it ends.
 
-        With `retries`, it comes back with that count. False if the message is not held here.
+        With `retries`, or `again`, it had a run and comes back with that count, and says so. False if the message is
+        not held here.
         """
         lease = self._leases.get(tag)
         if lease is None:
             return False
-        changed = "" if retries is None else _with_retries(lease.message, retries)
+        told = {} if retries is None else {"retries": retries, "eta": None}
+        changed = _waiting_again(lease.message, due_at, told) if told or again else ""
         return self._act(tag, "delay", f"{due_at:.6f}", changed)
 
     def put_aside(self, tag: str, operation: str) -> bool:
         """Let a message wait for a paused operation when it ends."""
         return self._act(tag, "aside", operation, "")
 
-    def move(self, tag: str, queue: str) -> bool:
-        """Put a message on another queue when it ends."""
-        return self._act(tag, "move", queue, "")
+    def move(self, tag: str, queue: str, now: float) -> bool:
+        """Put a message on another queue when it ends; it says that it waits there since `now`."""
+        lease = self._leases.get(tag)
+        return lease is not None and self._act(tag, "move", queue, _waiting_again(lease.message, now, {}))
 
     def bury(self, tag: str, reason: str, error: str, *, kind: str = "refused") -> bool:
         """Make a message a dead letter when it ends; `kind` is one of `metrics.LETTERS`."""
@@ -343,10 +346,12 @@ class Holder:
             self.on_lost(call_id)
 
 
-def _with_retries(message: Mapping[str, Any], retries: int) -> str:
-    """Give the text of a message with another count of retries, and without what the turn has told of it."""
+def _waiting_again(message: Mapping[str, Any], since: float, told: Mapping[str, Any]) -> str:
+    """Give the text of a message that waits anew, with other headers, and without what the turn has told of it."""
     properties = {name: value for name, value in message["properties"].items() if not name.startswith("gaia_")}
-    headers = {**message["headers"], "retries": retries, "eta": None}
+    headers = {**message["headers"], **told}
+    if wire.HEADER in headers:
+        headers[wire.HEADER] = wire.waiting_again(headers[wire.HEADER], since)
     return json.dumps({**message, "headers": headers, "properties": properties})
 
 

@@ -100,10 +100,10 @@ def waited(headers: Mapping[str, Any], properties: Mapping[str, Any], now: float
 
     Nobody else could tell: Celery's messages hold no time, and most producers send no events.
     """
-    published_at = wire.times(headers.get(wire.HEADER))[0]
-    if published_at is None or headers.get("retries") or properties.get("gaia_lost"):
+    waits_since = wire.waits_since(headers.get(wire.HEADER))
+    if waits_since is None or headers.get("retries") or properties.get("gaia_lost"):
         return {}
-    return {"waited": round(max(0.0, now - published_at), 6)}
+    return {"waited": round(max(0.0, now - waits_since), 6)}
 
 
 def _require_links(embed: object) -> None:

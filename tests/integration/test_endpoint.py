@@ -19,7 +19,7 @@ from gaia import Gaia, api, files, network
 from gaia.errors import GaiaError
 from tests.support import cluster
 from tests.support.cluster import endpoint, get
-from tests.support.probe import Burn, Deafen, Echo, Fail, Flaky, Hold
+from tests.support.probe import Burn, Deafen, Echo, Fail, Flaky, Hold, Snooze
 from tests.support.waiting import until
 
 
@@ -58,6 +58,7 @@ def test_what_becomes_of_calls_is_counted(fresh_url: str, tmp_path: Path) -> Non
         where = endpoint(fresh_url, "probe")
         g.submit(Echo("x")).get(timeout=20)
         g.submit(Flaky(3)).get(timeout=20)
+        g.submit(Snooze(str(tmp_path / "marks"), 3)).get(timeout=20)
         with pytest.raises(GaiaError):
             g.submit(Fail("hunter2222")).get(timeout=20)
         g.submit(Fail("hunter2222"), result=False)
@@ -66,6 +67,8 @@ def test_what_becomes_of_calls_is_counted(fresh_url: str, tmp_path: Path) -> Non
         assert of(where, "gaia_retries_total", operation="probe.flaky") == 2
         assert of(where, "gaia_queue_wait_seconds_count", operation="probe.flaky") == 1
         assert of(where, "gaia_operation_seconds_count", operation="probe.flaky") == 3
+        assert of(where, "gaia_queue_wait_seconds_count", operation="probe.snooze") == 1
+        assert of(where, "gaia_operation_seconds_count", operation="probe.snooze") == 4
         assert of(where, "gaia_errors_total", operation="probe.fail", error="InternalError") == 2
         until(lambda: of(where, "gaia_commits_total") >= 6)
         assert of(where, "gaia_turns_total") > 0

@@ -9,7 +9,7 @@
 --            delay   due, message or ""    it waits for its time, as it is or changed
 --            aside   operation             it waits for a paused operation
 --            bury    reason, error         it becomes a dead letter
---            move    queue                 it goes to another queue, behind all others
+--            move    queue, message or ""  it goes to another queue, behind all others, as it is or changed
 --       then the names of the queues
 --
 -- held: see _held.lua. A commit with another fence is refused: the lease lapsed, the message was given to somebody else.
@@ -62,7 +62,7 @@ local function act(message, list, action, a, b, tag)
       push('RPUSH', list, message)
     end
   elseif action == 'move' then
-    push('LPUSH', a .. (string.match(list, '\6\22%d+$') or ''), message)
+    push('LPUSH', a .. (string.match(list, '\6\22%d+$') or ''), b ~= '' and b or message)
   elseif action == 'bury' then
     local id = id_of(message) or ''
     bury(id, { queue = string.match(list, '^[^\6]*'), list = list, reason = a, error = b, message = message,

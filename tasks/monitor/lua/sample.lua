@@ -4,7 +4,7 @@
 -- ARGV  1 how many held messages are told apart by their list
 --
 -- Returns { the time, unacked, delayed, due time of the first delayed or "", dead letters, { what is paused },
---           { a list and how many of it are held, ... }, then 3 for each list: length, when the message that is fetched
+--           { a list and how many of it are held, ... } or nil if there are more than that, then 3 for each list: length, when the message that is fetched
 --           next was submitted or "", its delivery tag or "" }
 -- A key of another type counts as empty.
 local function ask(...)
@@ -24,8 +24,9 @@ end
 local time = redis.call('TIME')
 local first = ask('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES') or {}
 local unacked = ask('HLEN', KEYS[1]) or 0
-local held, names = {}, {}
+local held, names, counted = {}, {}, false
 if (ask('HLEN', KEYS[2]) or 0) <= tonumber(ARGV[1]) then
+  counted = true
   for _, own in ipairs(ask('HVALS', KEYS[2]) or {}) do
     local list = string.match(own, '^%S+ %d+ %d+ (.*)$') or ''
     if not held[list] then
@@ -42,14 +43,18 @@ end
 
 local reply = {
   time[1] .. '.' .. string.format('%06d', tonumber(time[2])), unacked, ask('ZCARD', KEYS[3]) or 0, first[2] or '',
-  ask('ZCARD', KEYS[4]) or 0, ask('SMEMBERS', KEYS[5]) or {}, by_list,
+  ask('ZCARD', KEYS[4]) or 0, ask('SMEMBERS', KEYS[5]) or {}, counted and by_list,
 }
 for at = 6, #KEYS do
   local length = ask('LLEN', KEYS[at]) or 0
   local submitted, tag = '', ''
   if length > 0 then
     local message = ask('LINDEX', KEYS[at], -1) or ''
-    submitted = after(message, '"gaia":', '"at": ?(%d+%.?%d*)[,}]', 200)
+    -- One that came back, or was led here, waits since then.
+    submitted = after(message, '"gaia":', '^[^}]-"again": ?(%d+%.?%d*)[,}]', 250)
+    if submitted == '' then
+      submitted = after(message, '"gaia":', '"at": ?(%d+%.?%d*)[,}]', 200)
+    end
     tag = after(string.sub(message, -2048), '"delivery_tag":', '^ ?"([^"]+)"', 200)
   end
   reply[#reply + 1] = length
