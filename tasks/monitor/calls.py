@@ -6,14 +6,15 @@ node, where `hostname` alone made one of all workers of a machine; run times of 
 is told by our workers themselves, so that no producer has to send events.
 """
 
+import math
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from gaia import wire
-from tasks.monitor.series import OTHER, Book
+from tasks.monitor.series import MOST_VALUES, OTHER, Book
 from tasks.scope import Clock
 
 RUN_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
@@ -102,7 +103,7 @@ class Calls:
                 self._hear_of_worker(what, event)
             else:
                 what = OTHER
-        except (TypeError, ValueError, KeyError, AttributeError):
+        except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError):
             self._odd.of().add()
             return
         self._heard.of(f"{group}-{what}" if what != OTHER else OTHER).add()
@@ -120,11 +121,12 @@ class Calls:
         now = self._monotonic()
         if blind:
             self._blind_at = now
-        for name, worker in list(self._workers.items()):
-            # Who died in an outage is told of after it: until then nobody knows who did.
-            if now - max(worker.heard_at, self._blind_at) > PURGED_S:
-                self._purge(name)
-            elif worker.up and now - worker.heard_at > TIMEOUT_S:
+        # Who died in an outage is told of after it: until then nobody knows who did.
+        gone = {name for name, each in self._workers.items() if now - max(each.heard_at, self._blind_at) > PURGED_S}
+        if gone:
+            self._purge(gone)
+        for name, worker in self._workers.items():
+            if worker.up and now - worker.heard_at > TIMEOUT_S:
                 self._down(name, worker)
 
     @property
@@ -135,7 +137,7 @@ class Calls:
     # --- tasks
 
     def _hear_of_task(self, state: str, event: Mapping[str, Any]) -> None:
-        task_id, at, worker = str(event["uuid"]), float(event["timestamp"]), str(event["hostname"])
+        task_id, at, worker = str(event["uuid"]), _finite(event["timestamp"]), str(event["hostname"])
         known = self._tasks.get(task_id)
         name = event.get("name") or (known.name if known else OTHER)
         task = known or _Task(str(name)[:200], _queue(str(name), event))
@@ -173,7 +175,7 @@ class Calls:
         if waited_s is None and task.sent_at is not None and task.started_at is None:
             waited_s = at - task.sent_at
         if waited_s is not None:
-            self._wait.of(*labels).observe(max(0.0, float(waited_s)))
+            self._wait.of(*labels).observe(max(0.0, _finite(waited_s)))
 
     def _observe_run(
         self, labels: tuple[str, ...], task: _Task, event: Mapping[str, Any], state: str, at: float
@@ -182,7 +184,7 @@ class Calls:
         if run_s is None and task.started_at is not None:
             run_s = at - task.started_at
         if run_s is not None:
-            self._runtime.of(*labels, state).observe(max(0.0, float(run_s)))
+            self._runtime.of(*labels, state).observe(max(0.0, _finite(run_s)))
 
     def _remember(self, task_id: str, task: _Task) -> None:
         self._tasks[task_id] = task
@@ -192,16 +194,21 @@ class Calls:
     # --- workers
 
     def _hear_of_worker(self, what: str, event: Mapping[str, Any]) -> None:
-        name = str(event["hostname"])
+        name, active = str(event["hostname"]), _finite(event.get("active") or 0)
         worker = self._seen(name)
+        if worker is None:
+            return
         if what == "offline":
             self._down(name, worker)
         else:
-            self._active.of(host_of(name), name).set(float(event.get("active") or 0))
+            self._active.of(host_of(name), name).set(active)
 
-    def _seen(self, name: str) -> _Worker:
+    def _seen(self, name: str) -> _Worker | None:
+        """Say that a worker lives; None of one beyond those that are told apart: nobody could say that it went."""
         worker = self._workers.get(name)
         if worker is None:
+            if len(self._workers) >= MOST_VALUES:
+                return None
             worker = self._workers[name] = _Worker(0.0)
             self._active.of(host_of(name), name)
         worker.heard_at, worker.up = self._monotonic(), True
@@ -213,15 +220,28 @@ class Calls:
         self._up.of(host_of(name), name).set(0)
         self._active.of(host_of(name), name).set(0)
 
-    def _purge(self, name: str) -> None:
-        del self._workers[name]
+    def _purge(self, gone: Collection[str]) -> None:
+        for name in gone:
+            del self._workers[name]
         for family in self._book.families:
-            family.drop("worker", name)
+            family.drop("worker", gone)
 
 
 def host_of(worker: str) -> str:
     """Give the machine in the name of a worker."""
     return worker.partition("@")[2] or worker
+
+
+def _finite(value: Any) -> float:
+    """Read a number of an event.
+
+    Raises:
+        ValueError: if it is none, or NaN or infinite, which JSON of Python's may be: a sum would be so for good.
+    """
+    found = float(value)
+    if not math.isfinite(found):
+        raise ValueError("no finite number")
+    return found
 
 
 def _queue(name: str, event: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ It connects anew after any failure, and if a subscription falls silent; events o
 """
 
 import json
-import time
+import threading
 from base64 import b64decode
 from collections.abc import Iterable
 from contextlib import suppress
@@ -17,21 +17,26 @@ from tasks.delivery import news
 from tasks.monitor.calls import Calls
 from tasks.monitor.series import Book
 from tasks.monitor.thread import Thread
+from tasks.scope import Clock
 
 EXCHANGE: Final = "celeryev"
+
+LAG_SPAN_S: Final = 30.0
+"""So long, and up to twice as long, the latest event is told of: every scrape sees one worker's clock among many."""
 
 
 class Listener(Thread):
     """Hears events until it is closed."""
 
-    def __init__(self, url: str, calls: Calls, book: Book) -> None:
+    def __init__(self, url: str, calls: Calls, book: Book, clock: Clock | None = None) -> None:
         """Prepare to hear over the Redis at `url`."""
+        self._clock = clock or Clock()
         super().__init__("gaia-events", leave_s=news.SILENCE_S)
         self._client = connect(url, reply_timeout_s=news.SILENCE_S)
         number = redis.connection.parse_url(url).get("db", 0)  # type: ignore[no-untyped-call]  # redis-py
         self._pattern = f"/{number}.{EXCHANGE}*"
         self._calls, self._book = calls, book
-        self._lag = book.gauge("gaia_monitor_event_lag_seconds", "From the latest event to when it was heard.")
+        self._late = _Worst(self._clock)
 
     def close(self) -> None:
         """End; within about a second."""
@@ -51,15 +56,45 @@ class Listener(Thread):
     def _hear(self, data: bytes) -> None:
         try:
             events = _events(data)
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             with self._book.lock:
                 self._calls.odd()
             return
         with self._book.lock:
             for each in events:
                 self._calls.hear(each)
-            with suppress(TypeError, KeyError, ValueError, AttributeError):
-                self._lag.of().set(round(max(0.0, time.time() - float(events[-1]["timestamp"])), 3))
+        with suppress(TypeError, KeyError, ValueError, AttributeError, IndexError, ArithmeticError):
+            self._late.add(self._clock.wall() - float(events[-1]["timestamp"]))
+
+    def lag_s(self) -> float:
+        """Give how late the latest of the last events came: 0 if none came for long."""
+        return self._late.worst()
+
+
+class _Worst:
+    """The largest of the values of the last half to whole minute. Thread-safe."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._lock = threading.Lock()
+        self._monotonic = clock.monotonic
+        self._began_at = self._monotonic()
+        self._before = self._now = 0.0
+
+    def add(self, value: float) -> None:
+        with self._lock:
+            self._turn()
+            self._now = max(self._now, value)  # which NaN as the second leaves as it is
+
+    def worst(self) -> float:
+        with self._lock:
+            self._turn()
+            return max(self._before, self._now)
+
+    def _turn(self) -> None:
+        passed_s = self._monotonic() - self._began_at
+        if passed_s > LAG_SPAN_S:
+            self._before, self._now = (self._now if passed_s <= 2 * LAG_SPAN_S else 0.0), 0.0
+            self._began_at += passed_s
 
 
 def _events(data: bytes) -> list[Any]:

@@ -58,11 +58,14 @@ class Monitor:
         token = bearer(settings, own.host, "GAIA_MONITOR__HOST")
         self._book = Book()
         self._calls = Calls(self._book, clock)
-        self._listener = Listener(settings.redis_url, self._calls, self._book)
+        self._listener = Listener(settings.redis_url, self._calls, self._book, clock)
         self._sampler = Sampler(settings.redis_url, own, self._calls, self._book, clock)
         self._neighbours = Neighbours(self._nodes, token, self._book)
         self._questions = Questions(own.prometheus)
         self._sample_age = self._book.gauge("gaia_monitor_sample_age_seconds", "Since Redis was last looked at.")
+        self._lag = self._book.gauge(
+            "gaia_monitor_event_lag_seconds", "How late the latest event of a minute was heard."
+        )
         self._pending = self._book.gauge("gaia_monitor_tasks_under_way", "Tasks that are remembered until they end.")
         self._served_at: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -148,9 +151,7 @@ class Monitor:
         """Give the queues that are served, or were of late, or in which something waits, and by whom."""
         sample, now = self._sampler.latest, self._monotonic()
         served = {} if sample is None else sample.served()
-        waiting = (
-            [] if sample is None else [name for name, count in sample.waiting.items() if count and "." not in name]
-        )
+        waiting = [] if sample is None else [name for name in sample.ours if sample.waiting.get(name)]
         with self._lock:
             self._served_at |= dict.fromkeys(served, now)
             self._served_at = {name: at for name, at in self._served_at.items() if now - at <= MISSED_S}
@@ -180,6 +181,7 @@ class Monitor:
     def _metrics(self) -> Page:
         with self._book.lock:
             self._sample_age.of().set(round(self._sampler.age_s(), 3))
+            self._lag.of().set(round(self._listener.lag_s(), 3))
             self._pending.of().set(self._calls.under_way)
         return Page(self._book.text(), kind=CONTENT_TYPE)
 

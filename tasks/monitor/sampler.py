@@ -24,8 +24,8 @@ from tasks.monitor.thread import Thread
 from tasks.scope import Clock
 
 REPLY_BOUND_S: Final = 3.0
-TOLD_APART: Final = 5000
-"""Held messages that are counted by queue; of more only the sum is known."""
+TOLD_APART: Final = 20_000
+"""Held messages that are counted by queue, which takes Redis some milliseconds; of more only the sum is known."""
 
 OWN: Final = "gaia.node"
 """The queue name for the own queues of all nodes, together."""
@@ -45,6 +45,8 @@ class Sample:
     taken_at: float
     nodes: tuple[Node, ...] = ()
     waiting: dict[str, int] = field(default_factory=dict)
+    ours: frozenset[str] = frozenset()
+    """Queues that Gaia's workers serve, or served: of others nobody knows who does."""
 
     def served(self) -> dict[str, list[Node]]:
         """Give the queues that are served, and by whom."""
@@ -68,6 +70,7 @@ class Sampler(Thread):
         self._clock = clock or Clock()
         self._pause_s = settings.sample_s
         self._queues = tuple(dict.fromkeys((*wire.QUEUES, *settings.queues)))
+        self._ours = set(wire.QUEUES)
         self._gauges = _Gauges(book)
         self._first_seen: dict[str, tuple[str, float]] = {}
         self._began_at = self._clock.monotonic()
@@ -92,7 +95,9 @@ class Sampler(Thread):
         began = self._clock.monotonic()
         try:
             nodes = tuple(self._nodes.list())
-            queues = tuple(dict.fromkeys((*self._queues, *(name for each in nodes for name in each.queues if name))))
+            served = [name for each in nodes for name in each.queues if name]
+            queues = tuple(dict.fromkeys((*self._queues, *served)))
+            self._ours.update(served)
             found = self._ask(queues, nodes)
             memory: Any = self._client.info("memory")
             clients: Any = self._client.info("clients")
@@ -109,7 +114,7 @@ class Sampler(Thread):
             for node in nodes:
                 self._calls.lives(node.name)
             self._calls.look()
-        self.latest = Sample(self._clock.monotonic(), nodes, waiting)
+        self.latest = Sample(self._clock.monotonic(), nodes, waiting, frozenset(self._ours.intersection(queues)))
         return True
 
     def _live(self) -> None:
@@ -138,7 +143,9 @@ class Sampler(Thread):
             length, submitted, tag = found[7 + 3 * number : 10 + 3 * number]
             lengths[name][step] += int(length)
             place = f"{number}:{name}"
-            ages[name] = max(ages[name], self._age_s(place, bytes(submitted), bytes(tag).decode(), server_now))
+            ages[name] = max(
+                ages[name], self._age_s(place, bytes(submitted), bytes(tag).decode("utf-8", "replace"), server_now)
+            )
         waiting = {name: sum(steps.values()) for name, steps in lengths.items()}
         gauges.length.keep({(name,): count for name, count in waiting.items()})
         gauges.by_priority.keep(
@@ -146,12 +153,14 @@ class Sampler(Thread):
         )
         gauges.age.keep({(name,): round(age, 3) for name, age in ages.items()})
         gauges.unacked.of().set(int(unacked))
-        gauges.unacked_of.keep({(name,): count for name, count in _by_queue(held, waiting).items()})
+        # Too many to be told apart: no figure is better than 0.
+        by_queue = {} if held is None else _by_queue(held, waiting)
+        gauges.unacked_of.keep({(name,): count for name, count in by_queue.items()})
         gauges.delayed.of().set(int(delayed))
         gauges.overdue.of().set(max(0.0, server_now - float(first_due)) if first_due else 0.0)
         gauges.dead.of().set(int(dead))
         gauges.paused.keep({(each.decode("utf-8", "replace"),): 1 for each in paused})
-        gauges.enter_nodes(queues, nodes)
+        gauges.enter_nodes([name for name in queues if name in self._ours], nodes)
         return waiting
 
     def _age_s(self, place: str, submitted: bytes, tag: str, now: float) -> float:

@@ -7,7 +7,7 @@ keeps its own lines. The text is Prometheus' format 0.0.4.
 import math
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
 from typing import Final, Generic, TypeVar
 
@@ -106,12 +106,16 @@ class Family(Generic[S]):
                 found = self._series[kept] = self._make(",".join(pairs))
         return found
 
-    def drop(self, label: str, value: str) -> None:
-        """Forget the series in which a label has a value, and the value."""
+    def drop(self, label: str, gone: Collection[str]) -> None:
+        """Forget the series in which a label has one of some values."""
         if label in self.labels:
             at = self.labels.index(label)
-            self._series = {values: each for values, each in self._series.items() if values[at] != value}
-            self._known[at].discard(value)
+            self._series = {values: each for values, each in self._series.items() if values[at] not in gone}
+            self._forget()
+
+    def _forget(self) -> None:
+        """Know only the values that series have: others make room for new ones."""
+        self._known = tuple({values[at] for values in self._series} - {OTHER} for at in range(len(self.labels)))
 
     def text(self) -> str:
         """Give all of it; nothing if there is no series."""
@@ -127,8 +131,10 @@ class Figures(Family[Figure]):
 
     def keep(self, figures: Mapping[tuple[str, ...], float]) -> None:
         """Have exactly these series, of these values."""
-        for values in self._series.keys() - figures.keys():
-            del self._series[values]
+        if gone := self._series.keys() - figures.keys():
+            for values in gone:
+                del self._series[values]
+            self._forget()
         for values, figure in figures.items():
             self.of(*values).set(figure)
 
@@ -179,6 +185,6 @@ def _escaped(text: str) -> str:
 
 
 def _number(value: float) -> str:
-    if value == math.inf:
-        return "+Inf"
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)  # noqa: PLR2004 - exact floats

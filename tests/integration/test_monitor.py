@@ -13,11 +13,11 @@ import redis
 from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
 
-from gaia import Gaia
+from gaia import Gaia, files
 from gaia.errors import GaiaError
 from tests.support import cluster
 from tests.support.cluster import get
-from tests.support.probe import Deafen, Echo, Fail, Flaky, Hold
+from tests.support.probe import AskThing, Deafen, Echo, Fail, Flaky, Hold, HoldThing, Snooze
 from tests.support.waiting import until
 
 THEIRS = {
@@ -98,6 +98,9 @@ def test_two_workers_of_a_machine_are_two_and_their_calls_are_told_apart(
         Gaia(fresh_url) as g,
     ):
         until(lambda: page.value("celery_worker_up") == 2)
+        thing = g.submit(HoldThing()).get(timeout=30).text
+        for led in [g.submit(AskThing(thing)) for _ in range(20)] + [g.submit(Snooze(str(tmp_path / "marks"), 3))]:
+            led.get(timeout=30)
         calls = [g.submit(Echo(str(number))) for number in range(40)]
         calls += [g.submit(Flaky(2)), g.submit(Fail("hunter2222"))]
         for each in calls[:-1]:
@@ -109,7 +112,8 @@ def test_two_workers_of_a_machine_are_two_and_their_calls_are_told_apart(
         until(lambda: page.value("celery_task_failed_total", exception="InternalError") == 1)
         assert page.value("celery_task_runtime_count", name="probe.fail", outcome="failed") == 1
         assert page.value("celery_task_queue_wait_time_count", name="probe.echo") == 40
-        assert page.value("celery_task_queue_wait_time_count", name="probe.flaky") == 1
+        for name, count in {"flaky": 1, "snooze": 1, "ask_thing": 20}.items():
+            assert page.value("celery_task_queue_wait_time_count", name=f"probe.{name}") == count
         families = {each.name: each for each in text_string_to_metric_families(get(f"{page.url}/metrics")[1])}
         assert families.keys() >= THEIRS
         assert families["celery_task_failed"].samples[0].labels.keys() >= LABELS | {"exception"}
@@ -165,11 +169,15 @@ def test_calls_that_nobody_takes_are_told_by_length_age_and_health(
 ) -> None:
     page = start(fresh_url, GAIA_MONITOR__QUEUES='["probe"]')
     with Gaia(fresh_url) as g:
+        g.submit(files.Read("data:x"))
+        g.submit(files.Read("data:x"), priority=9)
         g.submit(Hold(*marks))
-        g.submit(Hold(*marks), priority=9)
-        until(lambda: page.value("celery_queue_length", queue_name="probe") == 2)
-        until(lambda: page.value("celery_queue_oldest_task_age_seconds", queue_name="probe") > 1)
-    assert page.verdict("/health/probe") == (503, ["no worker serves it"])
+        for queue, length in {"files": 2, "probe": 1}.items():
+            until(lambda queue=queue, length=length: page.value("celery_queue_length", queue_name=queue) == length)
+            until(lambda queue=queue: page.value("celery_queue_oldest_task_age_seconds", queue_name=queue) > 1)
+    assert page.verdict("/health/files") == (503, ["no worker serves it"])
+    # A queue that no worker of ours was ever seen to serve may be somebody else's.
+    assert get(f"{page.url}/health/probe")[0] == 404
 
 
 def test_prometheus_finds_each_worker_and_reads_it_through_the_monitor(
@@ -230,6 +238,8 @@ def test_a_stock_worker_shows_too(fresh_url: str, tmp_path: Path, start: Start) 
         with Celery("sender", broker=fresh_url, set_as_current=False) as sender:
             sender.conf.task_send_sent_event = True
             until(lambda: page.value("celery_worker_up") == 1, 60)
+            # Whether somebody serves that queue nobody knows, so it is not missed.
+            assert 'celery_active_worker_count{queue_name="celery"}' not in get(f"{page.url}/metrics")[1]
             for number in range(3):
                 sender.send_task("stock.add", args=(number,), countdown=2)  # its event is heard before its start
             until(lambda: page.value("celery_task_succeeded_total", name="stock.add", queue_name="celery") == 3, 30)

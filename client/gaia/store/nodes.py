@@ -70,9 +70,14 @@ class Nodes:
             found: Any = self._client.zrange(keys.NODES, 0, -1)
             with self._client.pipeline(transaction=False) as pipe:
                 for each in found:
-                    pipe.hgetall(keys.NODE + each.decode())
-                hashes = pipe.execute()
-        return sorted((_node(each) for each in hashes if each), key=lambda each: each.name)
+                    pipe.hgetall(keys.NODE.encode() + each)
+                hashes: Any = pipe.execute(raise_on_error=False)
+            for each in hashes:
+                if isinstance(each, Exception) and "WRONGTYPE" not in str(each):
+                    raise each
+        # What is no node of ours hides none of the others.
+        nodes = [_node(each) for each in hashes if each and not isinstance(each, Exception)]
+        return sorted((each for each in nodes if each is not None), key=lambda each: each.name)
 
     def lives(self, holder: sticky.HolderId) -> bool:
         """Say whether the node lives, with the boot that made the id.
@@ -144,8 +149,15 @@ def _fields(node: Node) -> list[Any]:
     return [part for pair in values.items() for part in pair]
 
 
-def _node(found: dict[bytes, bytes]) -> Node:
-    fields = {name.decode(): value.decode("utf-8", "replace") for name, value in found.items()}
+def _node(found: dict[bytes, bytes]) -> Node | None:
+    fields = {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in found.items()}
+    try:
+        return _read(fields)
+    except ValueError:
+        return None
+
+
+def _read(fields: dict[str, str]) -> Node:
     return Node(
         name=fields.get("name", ""),
         boot=fields.get("boot", ""),

@@ -6,6 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tasks.monitor import calls as module
+from tasks.monitor import series
 from tasks.monitor.calls import PURGED_S, TIMEOUT_S, Calls
 from tasks.monitor.series import OTHER, Book
 from tasks.scope import Clock
@@ -139,3 +140,33 @@ def test_a_worker_that_says_goodbye_is_down_at_once_and_back_when_it_is(heard: H
     assert heard.value("celery_worker_up", worker="w1@vm") == 0
     heard.calls.hear({"type": "worker-heartbeat", "hostname": "w1@vm"})
     assert heard.value("celery_worker_up", worker="w1@vm") == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, "x", [1]])
+def test_what_is_no_finite_number_is_counted_as_odd_and_changes_nothing(heard: Heard, value: object) -> None:
+    heard.calls.hear({"type": "worker-heartbeat", "hostname": "w1@vm", "active": value})
+    heard.task("received", name="api.request")
+    heard.task("started", waited=value)
+    heard.task("succeeded", runtime=value)
+    heard.calls.hear({"type": "task-received", "uuid": "2", "hostname": "w1@vm", "name": "a", "timestamp": value})
+    assert heard.value("gaia_monitor_events_odd_total") == 4
+    assert heard.value("celery_task_runtime_count") in {0, None}
+    assert heard.value("celery_worker_tasks_active") == 0
+
+
+def test_of_more_workers_than_are_told_apart_none_is_up_or_down_for_ever(
+    heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for holder in (module, series):
+        monkeypatch.setattr(holder, "MOST_VALUES", 3)
+    for number in range(5):
+        heard.task("received", str(number), worker=f"w{number}@h{number}", name="api.request")
+    assert heard.value("celery_task_received_total", worker=OTHER) == 2
+    assert heard.value("celery_worker_up") == 3
+    assert heard.value("celery_worker_up", worker=OTHER) is None
+    heard.now += PURGED_S + 1
+    heard.calls.look()
+    assert heard.value("celery_worker_up") is None
+    heard.task("received", "9", worker="new@new", name="api.request")
+    assert heard.value("celery_worker_up", worker="new@new", hostname="new") == 1
+    assert heard.value("celery_task_received_total", worker="new@new", hostname="new") == 1

@@ -14,6 +14,7 @@ from gaia import Gaia, api, files
 from gaia.store import keys
 from gaia.store.nodes import Node, beat
 from tasks.cli.server import free_port
+from tasks.monitor import sampler
 from tasks.monitor.calls import Calls
 from tasks.monitor.sampler import Sampler
 from tasks.monitor.series import Book
@@ -136,7 +137,10 @@ def test_a_key_of_another_type_counts_as_empty(look: Look, store: "redis.Redis",
     assert look.value("celery_queue_length", queue_name="api") == 0
 
 
-@pytest.mark.parametrize("message", [b"", b"\xff\xfe", b'"gaia": {"at": "x"}', b'"gaia": {"at": 1.2.3}', b"{" * 100])
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"\xff\xfe", b'"gaia": {"at": "x"}', b'"gaia": {"at": 1.2.3}', b"{" * 100, b'"delivery_tag": "\xff\xfe"'],
+)
 def test_garbage_at_the_head_of_a_queue_is_looked_at_unharmed(look: Look, store: "redis.Redis", message: bytes) -> None:
     store.lpush("api", message)
     assert look.sampler.look()
@@ -153,3 +157,55 @@ def test_a_redis_that_is_away_shows_and_the_last_figures_stay(look: Look) -> Non
     assert look.value("gaia_redis_up") == 1
     look.now += 60
     assert look.sampler.stale()
+
+
+def test_a_stock_queue_is_looked_at_and_not_said_to_be_without_workers(look: Look, store: "redis.Redis") -> None:
+    store.lpush("celery", stock("a"))
+    store.lpush("mine", stock("b"))
+    beat(store, Node("w@vm", "b" * 16, 1, "vm", ("mine",), 10, "0.1.0", time.time()), first=True)
+    look.sampler.look()
+    latest = look.sampler.latest
+    assert latest is not None
+    assert latest.ours >= {"api", "mine"}
+    assert "celery" not in latest.ours
+    assert look.value("celery_queue_length", queue_name="celery") == 1
+    assert look.value("celery_active_worker_count", queue_name="celery") is None
+    assert look.value("celery_active_worker_count", queue_name="mine") == 1
+
+
+def test_of_more_held_messages_than_are_told_apart_there_is_no_figure(
+    look: Look, store: "redis.Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler, "TOLD_APART", 2)
+    for tag in ("1", "2", "3"):
+        store.hset("unacked", tag, "x")
+        store.hset(keys.HELD, tag, "f:1 10 20 api")
+        look.sampler.look()
+        assert look.value("celery_unacked_messages") == int(tag)
+        assert look.value("celery_queue_unacked", queue_name="api") == (int(tag) if tag < "3" else None)
+
+
+def test_a_message_that_came_back_waits_since_then(look: Look, store: "redis.Redis") -> None:
+    now = time.time()
+    for name, header in {
+        "api": {"v": 1, "at": now - 3600, "deadline": now + 1, "key": 'a"again": 5', "again": now - 60},
+        "files": {"v": 1, "at": now - 3600, "key": '"again": 7}', "deadline": now + 1},
+    }.items():
+        store.lpush(name, json.dumps({"headers": {"gaia": header, "again": 1}, "properties": {"delivery_tag": "t"}}))
+    look.sampler.look()
+    for name, expected in {"api": 60, "files": 3600}.items():
+        age_s = look.value("celery_queue_oldest_task_age_seconds", queue_name=name)
+        assert age_s is not None
+        assert expected <= age_s < expected + 100
+
+
+@pytest.mark.parametrize("broken", ["a hash", "of another type"])
+def test_a_node_that_cannot_be_read_hides_no_other(look: Look, store: "redis.Redis", broken: str) -> None:
+    beat(store, Node("w@vm", "b" * 16, 1, "vm", ("api",), 10, "0.1.0", time.time()), first=True)
+    store.zadd(keys.NODES, {"odd": 1, b"\xff": 1})
+    if broken == "a hash":
+        store.hset(keys.NODE + "odd", mapping={"name": "odd", "pid": "x", "queues": "api"})
+    else:
+        store.set(keys.NODE + "odd", "x")
+    assert look.sampler.look()
+    assert look.value("celery_active_worker_count", queue_name="api") == 1

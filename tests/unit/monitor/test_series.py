@@ -79,14 +79,31 @@ def test_what_is_dropped_is_gone_and_may_come_back() -> None:
     family = book.counter("a_total", "A.", "worker", "x")
     family.of("w", "1").add(5)
     family.of("v", "1").add()
-    family.drop("worker", "w")
-    family.drop("none", "w")
+    family.drop("worker", {"w", "u"})
+    family.drop("none", {"v"})
     assert parsed(book.text()) == {("a_total", (("worker", "v"), ("x", "1"))): 1}
     family.of("w", "1").add()
     assert parsed(book.text())[("a_total", (("worker", "w"), ("x", "1")))] == 1
 
 
-@pytest.mark.parametrize("value", [0.0, 1e20, 0.1, -3.0, math.inf, 123456789.25])
+def test_what_has_gone_makes_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(series, "MOST_VALUES", 2)
+    book = Book()
+    counted, kept = book.counter("a_total", "A.", "worker", "host"), book.gauge("b", "B.", "worker")
+    for number in range(6):
+        counted.of(f"w{number}", f"h{number}").add()
+        counted.drop("worker", {f"w{number}"})
+        kept.keep({(f"w{number}",): 1})
+        assert list(parsed(book.text())) == [("b", (("worker", f"w{number}"),))]
+
+
+def test_no_number_is_written_as_such() -> None:
+    book = Book()
+    book.gauge("a", "A.").of().set(math.nan)
+    assert math.isnan(parsed(book.text())[("a", ())])
+
+
+@pytest.mark.parametrize("value", [0.0, 1e20, 0.1, -3.0, math.inf, -math.inf, 123456789.25])
 def test_a_number_is_read_as_what_it_was(value: float) -> None:
     book = Book()
     book.gauge("a", "A.").of().set(value)
