@@ -25,7 +25,7 @@ W: Final = 'instance="w@h",worker="w@h",job="gaia-workers"'
 
 def rising(per_minute: float, first: float, steps: int) -> str:
     """Give a counter that rises by so many a minute."""
-    return f"{first:g}+{per_minute:g}x{steps}"
+    return f"{first:.12g}+{per_minute:.12g}x{steps}"
 
 
 def told(series: Case) -> list[dict[str, str]]:

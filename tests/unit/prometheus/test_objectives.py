@@ -23,6 +23,8 @@ class Phase(NamedTuple):
 
 QUIET = Phase(380, 0.2)
 """A call each five minutes."""
+CALM = Phase(10, 0.2)
+"""Longer than the window of a rate: what was busy before is out of it."""
 MILLION = Phase(25, 40_000)
 ONE, FIVE = Phase(1, 1, 1), Phase(5, 0.2, 1)
 """One call goes wrong; five do."""
@@ -32,9 +34,9 @@ DAY = "GaiaAvailabilityViolated"
 LATE_FAST, LATE_MEDIUM = "GaiaWaitBudgetBurnFast", "GaiaWaitBudgetBurnMedium"
 
 ERRORS: dict[str, tuple[Sequence[Phase], set[str]]] = {
-    "one of a million, in a quiet minute of the hour": ((QUIET, MILLION, ONE, Phase(60, 0.2)), set()),
-    "five of a million, in quiet minutes of the hour": ((QUIET, MILLION, FIVE, Phase(20, 0.2)), set()),
-    "one in quiet hours": ((QUIET, ONE, Phase(60, 0.2)), set()),
+    "one of a million, in a quiet minute of the hour": ((QUIET, MILLION, CALM, ONE, CALM), set()),
+    "five of a million, in quiet minutes of the hour": ((QUIET, MILLION, CALM, FIVE, CALM), set()),
+    "one in quiet hours": ((QUIET, ONE, CALM), set()),
     "one in a new Prometheus": ((Phase(6, 20), ONE, Phase(60, 20)), set()),
     "one, the second call of all, in a new Prometheus": ((ONE, Phase(400, 0.2)), set()),
     "half of all, in a new Prometheus": ((Phase(20, 30, 30),), {FAST}),
@@ -52,8 +54,8 @@ ERRORS: dict[str, tuple[Sequence[Phase], set[str]]] = {
 """What goes wrong by the cluster's own fault, and all that fires."""
 
 LATE: dict[str, tuple[Sequence[Phase], set[str]]] = {
-    "five of a million, in quiet minutes of the hour": ((QUIET, MILLION, FIVE, Phase(20, 0.2)), set()),
-    "one in quiet hours": ((QUIET, ONE, Phase(60, 0.2)), set()),
+    "five of a million, in quiet minutes of the hour": ((QUIET, MILLION, CALM, FIVE, CALM), set()),
+    "one in quiet hours": ((QUIET, ONE, CALM), set()),
     "a fifth, in a new Prometheus": ((Phase(20, 80, 20),), {LATE_FAST}),
     "a tenth, for an hour": ((Phase(60, 90, 10),), set()),
     "a tenth, for two hours": ((Phase(120, 90, 10),), {LATE_MEDIUM}),
