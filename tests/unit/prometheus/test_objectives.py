@@ -1,5 +1,6 @@
 """What the budgets say of hours: quiet and busy, long and short. An alert that fires at any minute counts."""
 
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+import gaia.errors
+from gaia.errors import GaiaError
 from tests.support import rules
 from tests.support.prometheus import FOLDER
-from tests.support.rules import RECORDING, Case
+from tests.support.rules import RECORDING, RECORDS, Case
 
 
 class Phase(NamedTuple):
@@ -153,3 +156,9 @@ def test_without_an_error_there_is_a_rate_of_none_for_each_of_calls_and_without_
     assert said(promtool, tmp_path, series, 30, both | none) == ""
     gone: dict[str, dict[str, float]] = {f"gaia:slo_errors:ratio_rate{each}": {} for each in ("5m", "30m", "1h", "6h")}
     assert said(promtool, tmp_path, series, 400, gone) == ""
+
+
+def test_what_the_objective_blames_the_cluster_for_are_errors_of_ours() -> None:
+    (rule,) = [each for each in RECORDS if each["record"] == "gaia:slo_errors:rate5m"]
+    for name in re.findall(r'error=~"([^"]+)"', rule["expr"])[0].split("|"):
+        assert issubclass(getattr(gaia.errors, name), GaiaError)
