@@ -23,7 +23,7 @@ LONG = {
     "GaiaAvailabilityViolated": 370,
     "GaiaErrorBudgetBurnSlow": 1100,
 }
-"""Minutes of what wants calls to have been seen for a quarter of its window."""
+"""Minutes of what wants calls to have been seen for a quarter of its window; hours are not looked at each minute."""
 
 
 def still(value: float) -> str:
@@ -338,7 +338,6 @@ def failures(promtool: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
         tests += [silent(what, name, series) for what, series in GAPS.items() if what.startswith(f"{name},")]
         for what, (of, does, series) in FURTHER.items():
             tests += [(told if does == "fires" else silent)(what, name, series)] if of == name else []
-        # What takes a day need not be looked at each minute.
         pause = "5m" if LONG.get(name, 0) > 300 else "1m"
         path.write_text(yaml.safe_dump({"rule_files": files, "evaluation_interval": pause, "tests": tests}))
         paths.append(path)
