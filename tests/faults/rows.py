@@ -19,10 +19,8 @@ ROWS: Final[dict[str, type[Fault]]] = {}
 
 WAITS: Final = ("GaiaQueueWaitHigh", "GaiaQueueOldestTaskOld", "GaiaWaitBudgetBurnFast", "GaiaWaitBudgetBurnMedium")
 """Calls that waited while nobody fetched tell so when they start."""
-BUDGET: Final = (
-    *("GaiaErrorBudgetBurnFast", "GaiaErrorBudgetBurnMedium", "GaiaErrorBudgetBurnSlow", "GaiaAvailabilityViolated"),
-)
-"""Over a history of minutes, as here, every burn is over all of it."""
+BUDGET: Final = ("GaiaErrorBudgetBurnFast", "GaiaErrorBudgetBurnMedium")
+"""Over a history as short as here every burn is over all of it; what looks over days wants more than a row lasts."""
 
 
 GROWTH_BYTES_PER_S: Final = 1e6

@@ -18,6 +18,10 @@ CASES = {
     "rate(x[5m] offset 1h30m)": "rate(x[15000ms] offset 270000ms)",
     "avg_over_time((y > bool 1)[1d:5m]) > 0.05": "avg_over_time((y > bool 1)[4320000ms:15000ms]) > 0.05",
     "avg_over_time(y[1h:])": "avg_over_time(y[180000ms:])",
+    "60 * sum_over_time(y[1h:1m]) > 2.5": "60 * sum_over_time(y[180000ms:3000ms]) > 2.5",
+    "sum_over_time(x[1d]) / (sum_over_time(y[1d]) > 0)": (
+        "sum_over_time(x[4320000ms]) / (sum_over_time(y[4320000ms]) > 0)"
+    ),
     "celery_queue_oldest_task_age_seconds > 300": "celery_queue_oldest_task_age_seconds > 15",
     'gaia_monitor_sample_age_seconds{a="b"} > 60': None,
     'label_replace(rate(x{a="[5m]"}[5m]), "q", "$1", "o", "(\\\\w+)\\\\..*")': (
@@ -76,6 +80,7 @@ def test_what_is_known_of_an_alert_includes_what_it_reads_by_record() -> None:
     known = scaling.alerts(RULES)
     assert (known["GaiaApiLatencyHigh"].for_s, known["GaiaApiLatencyHigh"].window_s) == (600, 300)
     assert known["GaiaErrorBudgetBurnSlow"].window_s == 3 * 86400
+    assert (known["GaiaErrorBudgetBurnFast"].window_s, known["GaiaAvailabilityViolated"].window_s) == (3600, 86400)
     assert (known["GaiaQueueOldestTaskOld"].window_s, known["GaiaQueueOldestTaskOld"].age_s) == (0, 300)
     assert known["GaiaWorkersDying"].counts
     assert known["GaiaDiskFull"].counts

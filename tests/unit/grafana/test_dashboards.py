@@ -157,7 +157,7 @@ def test_a_rate_is_over_the_interval_that_grafana_gives(name: str) -> None:
         for each, above in parts:
             if isinstance(each, promql.MatrixSelector):
                 function = above[-1].func.name
-                assert function in {"rate", "increase", "avg_over_time"}, query
+                assert function in {"rate", "increase", "sum_over_time"}, query
                 assert each.range == timedelta(seconds=RATE_S if function == "rate" else SHOWN_S), query
 
 
