@@ -18,6 +18,8 @@ from tests.support.waiting import until
 
 Start = Callable[..., "Page"]
 
+UNAUTHORIZED = "<html><title>401: Unauthorized</title><body>401: Unauthorized</body></html>"
+
 
 class Page:
     """A running `gaia flower`."""
@@ -95,6 +97,23 @@ def test_with_a_password_nobody_comes_in_without(start: Start, redis_url: str) -
     assert page.get("/")[0] == 401
     assert page.get("/", Authorization=f"Basic {wrong}")[0] == 401
     assert page.get("/", Authorization=f"Basic {right}", Host="gaia.example")[0] == 200
+
+
+def test_with_a_password_every_page_needs_it_but_the_healthcheck_which_says_ok(start: Start, redis_url: str) -> None:
+    page = start(redis_url, GAIA_FLOWER__BASIC_AUTH="me:pass")
+    right = base64.b64encode(b"me:pass").decode()
+    wrong = [base64.b64encode(each).decode() for each in ("me:päss".encode(), b"\xff", b"")]
+    for path in ("/metrics", "/metrics?x", "/api/workers", "/login", "/static/css/flower.css", "/nothing"):
+        assert page.get(path) == (401, UNAUTHORIZED)
+    for each in [f"Basic {given}" for given in wrong] + [
+        "Basic",
+        "Basic é".encode().decode("latin-1"),
+        f"Bearer {right}",
+    ]:
+        assert page.get("/metrics", Authorization=each)[0] == 401
+    status, text = page.get("/metrics", Authorization=f"Basic {right}")
+    assert (status, "flower_" in text) == (200, True)
+    assert page.get("/healthcheck") == (200, "OK")
 
 
 def test_it_shows_its_page_and_stops_without_a_broker(start: Start) -> None:
