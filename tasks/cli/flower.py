@@ -20,7 +20,7 @@ from config.flower_options import flower_options
 from config.settings import Settings, load
 from gaia.redaction import scrub
 from tasks.cli import notify
-from tasks.runtime.pages import LOCAL_NAMES
+from tasks.runtime.pages import local_names
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -77,7 +77,7 @@ def build(app: "Celery", given: dict[str, Any]) -> Any:
             passwords = self.options.basic_auth
             if passwords and request.path != HEALTHCHECK and not knows(request.headers, passwords):
                 return self.get_handler_delegate(request, Refused, {"status_code": 401})
-            if not passwords and request.host_name not in LOCAL_NAMES:
+            if not passwords and request.host_name not in local_names(self.options.address):
                 return self.get_handler_delegate(request, ErrorHandler, {"status_code": 403})
             return super().find_handler(request, **rest)
 

@@ -12,6 +12,7 @@ from http.client import HTTPConnection, HTTPSConnection, IncompleteRead
 from typing import Any
 from urllib.parse import urlsplit
 
+from tasks.runtime.bounded import Bounded, BoundedSocket
 from tasks.runtime.pages import Page
 
 
@@ -51,7 +52,7 @@ class _Connection(HTTPConnection):
         """Connect to the first address that answers in the time that is left."""
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         for number, (family, kind, protocol, _, address) in enumerate(found, 1):
-            sock = _Socket(family, kind, protocol)
+            sock = BoundedSocket(family, kind, protocol)
             sock.ends_at = self.ends_at
             try:
                 sock.bound()
@@ -79,34 +80,5 @@ class _SecureConnection(HTTPSConnection, _Connection):
         sock.ends_at = self.ends_at
 
 
-class _Bounded:
-    """A socket each of whose steps has the time that is left, and not as much as the one before."""
-
-    ends_at: float
-
-    def bound(self) -> None:
-        """Bound the next step.
-
-        Raises:
-            TimeoutError: if no time is left.
-        """
-        left_s = self.ends_at - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("the page took too long")
-        self.settimeout(left_s)  # type: ignore[attr-defined]  # a socket's, as are the others
-
-    def send(self, *given: Any) -> int:
-        self.bound()
-        return int(super().send(*given))  # type: ignore[misc]
-
-    def recv_into(self, *given: Any) -> int:
-        self.bound()
-        return int(super().recv_into(*given))  # type: ignore[misc]
-
-
-class _Socket(_Bounded, socket.socket):
-    pass
-
-
-class _SecureSocket(_Bounded, ssl.SSLSocket):
+class _SecureSocket(Bounded, ssl.SSLSocket):
     pass

@@ -27,8 +27,8 @@ class Page:
     def __init__(self, process: "subprocess.Popen[bytes]", log: Path, port: int) -> None:
         self.process, self.log, self.port = process, log, port
 
-    def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+    def get(self, path: str, method: str = "GET", at: str = "127.0.0.1", **headers: str) -> tuple[int, str]:
+        connection = HTTPConnection(at, self.port, timeout=20)
         try:
             connection.request(method, path, headers=headers)
             reply = connection.getresponse()
@@ -80,6 +80,12 @@ def test_a_foreign_host_name_is_refused(start: Start, redis_url: str) -> None:
     assert page.get("/", Host="rebound.example")[0] == 403
     assert page.get("/metrics", Host=f"rebound.example:{page.port}")[0] == 403
     assert page.get("/", Host=f"localhost:{page.port}")[0] == 200
+
+
+def test_the_loopback_address_that_it_listens_on_is_no_foreign_name(start: Start, redis_url: str) -> None:
+    page = start(redis_url, GAIA_FLOWER__HOST="127.0.0.2")
+    assert page.get("/healthcheck", at="127.0.0.2")[0] == 200
+    assert page.get("/healthcheck", at="127.0.0.2", Host="127.0.0.3")[0] == 403
 
 
 def test_the_password_of_the_broker_is_on_no_page_and_in_no_log(start: Start, redis_url: str) -> None:
