@@ -37,6 +37,9 @@ HANDED_ON: Final = frozenset({"metrics", "health", "readiness", "liveness"})
 OPEN_TO_ALL: Final = frozenset({*PROBES, "/dashboard"})
 """A browser cannot send a token with the first request. The page itself holds no figure; it asks for the token."""
 
+AT_ONCE: Final = 64
+"""Answers at once. Those that wait for others take 10 (`questions`), 32 (`neighbours`) and 4 (`fleet`) at most."""
+
 RANKS: Final = ("healthy", "degraded", "unhealthy")
 
 MISSED_S: Final = 600.0
@@ -68,7 +71,7 @@ class Monitor:
         self._lock = threading.Lock()
         self._host = own.host
         self._is_guarded = token is not None
-        self._server = Server(own.host, own.port, self.answer, token=token, open_to_all=OPEN_TO_ALL)
+        self._server = Server(own.host, own.port, self.answer, token=token, open_to_all=OPEN_TO_ALL, at_once=AT_ONCE)
 
     @property
     def port(self) -> int:
@@ -228,7 +231,7 @@ class Monitor:
         name, _, page = rest.partition("/")
         if page not in HANDED_ON and not (page.startswith("health/") and page.removeprefix("health/").isalnum()):
             return NOT_FOUND
-        return self._neighbours.page(unquote(name), f"/{page}") or NOT_FOUND
+        return self._neighbours.handed_on(unquote(name), f"/{page}") or NOT_FOUND
 
 
 def _of(report: Report, name: str) -> tuple[str, list[str]]:

@@ -114,6 +114,10 @@ class Server:
         """Give the port, also when it was left open."""
         return int(self._server.server_address[1])
 
+    def accept(self, token: str) -> None:
+        """Take one more token, beside the one that it was given."""
+        self._server.tokens.append(token.encode())
+
     def start(self) -> None:
         """Answer, in a thread."""
         self._thread.start()
@@ -135,7 +139,8 @@ class _Server(ThreadingHTTPServer):
         self, host: str, port: int, answer: Answer, token: str | None, open_to_all: frozenset[str], at_once: int
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.answer, self.token, self.open_to_all = answer, token, open_to_all
+        self.answer, self.open_to_all = answer, open_to_all
+        self.tokens = [] if token is None else [token.encode()]
         self.names = local_names(host)
         self.places = threading.BoundedSemaphore(at_once)
         self._strangers: dict[socket.socket, None] = {}
@@ -246,11 +251,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _refusal(self) -> Page | None:
         if self._path() in self.server.open_to_all:
             return None
-        if self.server.token is None:
+        if not self.server.tokens:
             name = urlsplit(f"//{self.headers.get('Host', '')}").hostname
             return None if name in self.server.names else Page(b"not by that name\n", HTTPStatus.FORBIDDEN)
         given = self.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        if hmac.compare_digest(given, f"Bearer {self.server.token}".encode()):
+        if any(hmac.compare_digest(given, b"Bearer " + each) for each in self.server.tokens):
             return None
         return Page(b"a bearer token is needed\n", HTTPStatus.UNAUTHORIZED)
 
