@@ -19,8 +19,9 @@ from urllib.parse import quote, unquote
 from config.monitor_options import bearer
 from config.settings import Settings
 from gaia.store.nodes import Node
-from tasks.monitor import dashboard, fleet, questions
+from tasks.monitor import dashboard, questions
 from tasks.monitor.calls import Calls
+from tasks.monitor.fleet import Fleet
 from tasks.monitor.listener import Listener
 from tasks.monitor.neighbours import Neighbours, Report
 from tasks.monitor.questions import Questions
@@ -64,6 +65,7 @@ class Monitor:
         self._listener = Listener(settings.redis_url, self._calls, self._book)
         self._sampler = Sampler(settings.redis_url, own, self._calls, self._book, clock)
         self._neighbours = Neighbours(self._nodes, token, self._book)
+        self._fleet = Fleet(self._neighbours.known, self._neighbours.page)
         self._questions = Questions(own.prometheus)
         self._sample_age = self._book.gauge("gaia_monitor_sample_age_seconds", "Since Redis was last looked at.")
         self._pending = self._book.gauge("gaia_monitor_tasks_under_way", "Tasks that are remembered until they end.")
@@ -112,7 +114,7 @@ class Monitor:
         if asked.path.startswith(profiles.PREFIX):
             if not self._is_guarded:
                 return profiles.OFF
-            return fleet.answer(asked, self._neighbours.known(), self._neighbours.page)
+            return self._fleet.answer(asked)
         return self._handed_on(asked.path)
 
     # --- verdicts

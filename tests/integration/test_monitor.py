@@ -255,6 +255,20 @@ def test_workers_that_hang_take_no_place_from_probes_and_from_the_monitors_own_p
         assert {each.result()[0] for each in scrapes} <= {502, 503}
 
 
+def test_it_stops_while_a_profile_is_being_taken(fresh_url: str, start: Start, hung: Site) -> None:
+    token = "0123456789abcdef-token"
+    bearer = {"Authorization": f"Bearer {token}"}
+    page = start(fresh_url, GAIA_MONITOR__TOKEN=token)
+    until(lambda: known(page, fresh_url, [like(hung, "h@hung")], **bearer), 40)
+    asked = f"{page.url}/debug/pprof/profile?worker=h@hung&seconds=250"
+    with ThreadPoolExecutor(1) as pool:
+        profile = pool.submit(get, asked, **bearer)
+        until(lambda: not profile.done() and any("pprof" in each.target for each in hung.asked))
+        page.process.terminate()
+        assert page.process.wait(30) == 0
+        assert isinstance(profile.exception(), OSError)
+
+
 def test_without_redis_it_serves_and_says_so(start: Start, tmp_path: Path) -> None:
     with cluster.valkey(tmp_path / "valkey") as url:
         page = start(url)
