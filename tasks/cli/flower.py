@@ -5,10 +5,13 @@ so neither the address of the broker nor a password can be read from the process
 """
 
 import asyncio
+import hmac
 import logging
 import os
 import signal
 import sys
+from base64 import b64decode
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -17,10 +20,13 @@ from config.flower_options import flower_options
 from config.settings import Settings, load
 from gaia.redaction import scrub
 from tasks.cli import notify
-from tasks.runtime.pages import LOCAL_NAMES
+from tasks.runtime.pages import local_names
 
 if TYPE_CHECKING:
     from celery import Celery
+
+HEALTHCHECK: Final = "/healthcheck"
+"""Says `OK` and nothing else; container engines ask it, and have no password."""
 
 _TEXTS: Final = ("args", "kwargs", "result", "exception", "traceback")
 
@@ -56,15 +62,22 @@ def build(app: "Celery", given: dict[str, Any]) -> Any:
     from flower.urls import settings as page_settings
     from tornado.web import ErrorHandler
 
-    class Page(Flower):  # type: ignore[misc]  # Flower has no types
-        """Flower, refusing requests that name another host while it has no password.
+    class Refused(ErrorHandler):
+        def set_default_headers(self) -> None:
+            self.set_header("WWW-Authenticate", 'Basic realm="flower"')
 
-        A web site could otherwise have its own name resolve to this machine and read the page through a visitor's
-        browser (DNS rebinding).
+    class Page(Flower):  # type: ignore[misc]  # Flower has no types
+        """Flower, asking for the password at the door, and without one for a name of this machine.
+
+        Flower's own views ask for the password one by one, and its metrics do not. Without a password a web site could
+        have its own name resolve to this machine and read the page through a visitor's browser (DNS rebinding).
         """
 
         def find_handler(self, request: Any, **rest: Any) -> Any:
-            if not self.options.basic_auth and request.host_name not in LOCAL_NAMES:
+            passwords = self.options.basic_auth
+            if passwords and request.path != HEALTHCHECK and not knows(request.headers, passwords):
+                return self.get_handler_delegate(request, Refused, {"status_code": 401})
+            if not passwords and request.host_name not in local_names(self.options.address):
                 return self.get_handler_delegate(request, ErrorHandler, {"status_code": 403})
             return super().find_handler(request, **rest)
 
@@ -74,6 +87,17 @@ def build(app: "Celery", given: dict[str, Any]) -> Any:
     quiet.addHandler(logging.NullHandler())
     quiet.propagate = False
     return Page(capp=app, options=options, **(page_settings | {"cookie_secret": options.cookie_secret}))
+
+
+def knows(headers: Any, passwords: Sequence[str]) -> bool:
+    """Say whether a request has one of the passwords, `user:password`; compared in constant time."""
+    kind, _, text = headers.get("Authorization", "").partition(" ")
+    try:
+        given = b64decode(text.strip())
+    except ValueError:
+        return False
+    right = [hmac.compare_digest(given, each.encode()) for each in passwords]
+    return kind.lower() == "basic" and any(right)
 
 
 def scrubbed(task: Any) -> Any:

@@ -72,6 +72,9 @@ def _asked(path: str, bound_s: float) -> bytes:
         connection.close()
     if reply.status != 200:  # noqa: PLR2004 - OK
         raise click.ClickException(body.decode("utf-8", "replace").strip())
+    answered, _, asked = reply.headers.get("Gaia-Workers", "").partition(" of ")
+    if answered != asked:
+        click.echo(f"{answered} of {asked} workers answered", err=True)
     return body
 
 

@@ -7,31 +7,44 @@ looks up a name is the system's own to bound.
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection, IncompleteRead
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
+from tasks.runtime.bounded import Bounded, BoundedSocket
 from tasks.runtime.pages import Page
 
+CHUNK_BYTES: Final = 64 * 1024
 
-def page(base: str, path: str, *, bound_s: float, most_bytes: int, token: str | None = None) -> Page:
+Take = Callable[[int], None]
+"""Is told of bytes as they come, and raises ValueError if they are too many."""
+
+
+def page(
+    base: str, path: str, *, bound_s: float, most_bytes: int, token: str | None = None, take: Take | None = None
+) -> Page:
     """Give the page at `path` below the address `base`, as the server gave it.
 
     Raises:
         OSError, HTTPException: if it could not be had in time.
-        ValueError: if `base` is no address, or the page is too large.
+        ValueError: if `base` is no address, or the page is too large, for `take` too.
     """
     with closing(_connection(base, time.monotonic() + bound_s)) as connection:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         connection.request("GET", urlsplit(base).path.rstrip("/") + path, headers=headers)
         with connection.getresponse() as reply:
-            body = reply.read(most_bytes + 1)
-            if len(body) > most_bytes:
-                raise ValueError("the page is too large")
+            body = bytearray()
+            while chunk := reply.read(min(CHUNK_BYTES, most_bytes + 1 - len(body))):
+                if take is not None:
+                    take(len(chunk))
+                body += chunk
+                if len(body) > most_bytes:
+                    raise ValueError("the page is too large")
             if reply.length:
-                raise IncompleteRead(body, reply.length)
-            return Page(body, reply.status, reply.headers.get("Content-Type", "text/plain"))
+                raise IncompleteRead(bytes(body), reply.length)
+            return Page(bytes(body), reply.status, reply.headers.get("Content-Type", "text/plain"))
 
 
 def _connection(base: str, ends_at: float) -> HTTPConnection:
@@ -51,7 +64,7 @@ class _Connection(HTTPConnection):
         """Connect to the first address that answers in the time that is left."""
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         for number, (family, kind, protocol, _, address) in enumerate(found, 1):
-            sock = _Socket(family, kind, protocol)
+            sock = BoundedSocket(family, kind, protocol)
             sock.ends_at = self.ends_at
             try:
                 sock.bound()
@@ -79,34 +92,5 @@ class _SecureConnection(HTTPSConnection, _Connection):
         sock.ends_at = self.ends_at
 
 
-class _Bounded:
-    """A socket each of whose steps has the time that is left, and not as much as the one before."""
-
-    ends_at: float
-
-    def bound(self) -> None:
-        """Bound the next step.
-
-        Raises:
-            TimeoutError: if no time is left.
-        """
-        left_s = self.ends_at - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("the page took too long")
-        self.settimeout(left_s)  # type: ignore[attr-defined]  # a socket's, as are the others
-
-    def send(self, *given: Any) -> int:
-        self.bound()
-        return int(super().send(*given))  # type: ignore[misc]
-
-    def recv_into(self, *given: Any) -> int:
-        self.bound()
-        return int(super().recv_into(*given))  # type: ignore[misc]
-
-
-class _Socket(_Bounded, socket.socket):
-    pass
-
-
-class _SecureSocket(_Bounded, ssl.SSLSocket):
+class _SecureSocket(Bounded, ssl.SSLSocket):
     pass

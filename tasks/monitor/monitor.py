@@ -19,8 +19,9 @@ from urllib.parse import quote, unquote
 from config.monitor_options import bearer
 from config.settings import Settings
 from gaia.store.nodes import Node
-from tasks.monitor import dashboard, fleet, questions
+from tasks.monitor import dashboard, questions
 from tasks.monitor.calls import Calls
+from tasks.monitor.fleet import Fleet
 from tasks.monitor.listener import Listener
 from tasks.monitor.neighbours import Neighbours, Report
 from tasks.monitor.questions import Questions
@@ -36,6 +37,9 @@ HANDED_ON: Final = frozenset({"metrics", "health", "readiness", "liveness"})
 
 OPEN_TO_ALL: Final = frozenset({*PROBES, "/dashboard"})
 """A browser cannot send a token with the first request. The page itself holds no figure; it asks for the token."""
+
+AT_ONCE: Final = 64
+"""Answers at once. Those that wait for others take 10 (`questions`), 32 (`neighbours`) and 4 (`fleet`) at most."""
 
 RANKS: Final = ("healthy", "degraded", "unhealthy")
 
@@ -61,6 +65,7 @@ class Monitor:
         self._listener = Listener(settings.redis_url, self._calls, self._book, clock)
         self._sampler = Sampler(settings.redis_url, own, self._calls, self._book, clock)
         self._neighbours = Neighbours(self._nodes, token, self._book)
+        self._fleet = Fleet(self._neighbours.known, self._neighbours.page)
         self._questions = Questions(own.prometheus)
         self._sample_age = self._book.gauge("gaia_monitor_sample_age_seconds", "Since Redis was last looked at.")
         self._lag = self._book.gauge(
@@ -71,7 +76,7 @@ class Monitor:
         self._lock = threading.Lock()
         self._host = own.host
         self._is_guarded = token is not None
-        self._server = Server(own.host, own.port, self.answer, token=token, open_to_all=OPEN_TO_ALL)
+        self._server = Server(own.host, own.port, self.answer, token=token, open_to_all=OPEN_TO_ALL, at_once=AT_ONCE)
 
     @property
     def port(self) -> int:
@@ -112,7 +117,7 @@ class Monitor:
         if asked.path.startswith(profiles.PREFIX):
             if not self._is_guarded:
                 return profiles.OFF
-            return fleet.answer(asked, self._neighbours.known(), self._neighbours.page)
+            return self._fleet.answer(asked)
         return self._handed_on(asked.path)
 
     # --- verdicts
@@ -230,7 +235,7 @@ class Monitor:
         name, _, page = rest.partition("/")
         if page not in HANDED_ON and not (page.startswith("health/") and page.removeprefix("health/").isalnum()):
             return NOT_FOUND
-        return self._neighbours.page(unquote(name), f"/{page}") or NOT_FOUND
+        return self._neighbours.handed_on(unquote(name), f"/{page}") or NOT_FOUND
 
 
 def _of(report: Report, name: str) -> tuple[str, list[str]]:

@@ -1,54 +1,89 @@
 """The workers whose pages this monitor reaches: asked for their health in turns, and handed on by request.
 
 Those are the workers of this machine, and those that listen on more than loopback. Where their pages are is told by
-their heartbeats; an answer is bounded in time and size, and no redirect is followed.
+their heartbeats, which is no reason to trust them: the token that is sent is of use there alone, an answer is bounded
+in time and size, no redirect is followed, and what a browser would run is not handed on.
+
+Workers that hang stall nobody: a round ends in time and asks those first that answered the last one; of the pages that
+are handed on at once, few are of workers that did not.
 """
 
 import json
 import logging
-import socket
+import re
+import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.client import HTTPException
-from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from gaia.store.nodes import Node
 from tasks.monitor import asking
+from tasks.monitor.asking import Take
+from tasks.monitor.crew import Crew
+from tasks.monitor.reach import is_reachable
 from tasks.monitor.series import Book
 from tasks.monitor.thread import Thread
 from tasks.runtime.pages import Page
+from tasks.runtime.tokens import derived
 
-ROUND_S: Final = 5.0
+PAUSE_S: Final = 5.0
 """From one round to the next."""
+
+ROUND_S: Final = 10.0
+"""So long a round may take; who was not asked by then has not answered."""
+
+REPORT_LIFE_S: Final = 30.0
+"""An older report says nothing any more."""
 
 HEALTH_BOUND_S: Final = 4.0
 PAGE_BOUND_S: Final = 5.0
-PAGE_BYTES: Final = 64 * 1024 * 1024
-AT_ONCE: Final = 8
+
+PAGE_BYTES: Final = 8 * 1024 * 1024
+PROFILE_BYTES: Final = 64 * 1024 * 1024
+
+ASKED_AT_ONCE: Final = 32
+HANDED_ON_AT_ONCE: Final = 24
+SILENT_AT_ONCE: Final = 8
+"""Pages handed on at once of workers that did not answer the last round; the others have places of their own."""
+
+KINDS: Final = re.compile(r"(text/plain|application/json|application/openmetrics-text)( *;[ -~]*)?", re.IGNORECASE)
+"""What is handed on: nothing that a browser would run."""
+
+CROWDED: Final = Page(b"too many pages of workers are asked for at once\n", HTTPStatus.SERVICE_UNAVAILABLE)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Report:
-    """How a worker says it is; a worker that says nothing is unhealthy."""
+    """How a worker says it is; a worker that says nothing is unhealthy. `asked_at` is by the monotonic clock."""
 
     node: Node
     status: str
     reasons: tuple[str, ...]
     ready: bool
     subsystems: dict[str, Any] = field(default_factory=dict)
+    answered: bool = True
+    asked_at: float = 0.0
+
+    @classmethod
+    def silent(cls, node: Node, why: str, asked_at: float) -> "Report":
+        """Say that a worker said nothing."""
+        reason = f"{node.name} does not answer: {why}"
+        gone = {"status": "unhealthy", "reasons": [reason]}
+        each = dict.fromkeys(node.queues, gone)
+        return cls(node, "unhealthy", (reason,), ready=False, subsystems=each, answered=False, asked_at=asked_at)
 
 
 class Neighbours(Thread):
-    """Asks every worker that can be reached how it is. `reports` are those of the last round."""
+    """Asks every worker that can be reached how it is."""
 
     def __init__(self, nodes: Callable[[], Sequence[Node]], token: str | None, book: Book) -> None:
         """Ask those that `nodes` gives."""
-        super().__init__("gaia-rounds", leave_s=HEALTH_BOUND_S)
+        super().__init__("gaia-rounds", leave_s=1.0)
         self._nodes = nodes
         self._token = token
         self._book = book
@@ -56,32 +91,60 @@ class Neighbours(Thread):
         self._health = book.gauge(
             "gaia_subsystem_workers", "Workers of a subsystem, by how it is there.", "subsystem", "status"
         )
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gaia-neighbour")
-        self.reports: tuple[Report, ...] = ()
+        self._crew = Crew(ASKED_AT_ONCE, "gaia-neighbour")
+        self._handing = threading.BoundedSemaphore(HANDED_ON_AT_ONCE)
+        self._handing_silent = threading.BoundedSemaphore(SILENT_AT_ONCE)
+        self._reports: tuple[Report, ...] = ()
 
-    def close(self) -> None:
-        """End; within about the bound of an answer."""
-        self._closed.set()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        super().close()
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        """What the last round told; what is too old to be true says so."""
+        now = time.monotonic()
+        return tuple(
+            Report.silent(each.node, f"not asked for {now - each.asked_at:.0f} s", each.asked_at)
+            if each.answered and now - each.asked_at > REPORT_LIFE_S
+            else each
+            for each in self._reports
+        )
 
     def known(self) -> list[Node]:
         """Give the workers whose pages can be reached from here."""
         return [each for each in self._nodes() if is_reachable(each)]
 
-    def page(self, name: str, path: str, bound_s: float = PAGE_BOUND_S) -> Page | None:
-        """Give a page of a worker as it gave it; None if no such worker can be reached."""
+    def page(self, name: str, path: str, bound_s: float = PAGE_BOUND_S, take: Take | None = None) -> Page | None:
+        """Give a page of a worker as it gave it; None if no such worker can be reached. `take` is as in `asking`."""
         node = next((each for each in self.known() if each.name == name), None)
         if node is None:
             return None
         try:
-            return self._asked(node, path, bound_s)
+            found = self._asked(node, path, bound_s, PAGE_BYTES if take is None else PROFILE_BYTES, take)
         except (OSError, HTTPException, ValueError) as failure:
-            return Page(f"the worker gave no answer: {type(failure).__name__}\n".encode(), 502)
+            return Page(f"the worker gave no answer: {type(failure).__name__}\n".encode(), HTTPStatus.BAD_GATEWAY)
+        if not KINDS.fullmatch(found.kind):
+            return Page(b"the worker's page is of a kind that is not handed on\n", HTTPStatus.BAD_GATEWAY)
+        return found
+
+    def handed_on(self, name: str, path: str) -> Page | None:
+        """Give a page as `page` does, if not too many are asked for at once."""
+        silent = {each.node.name for each in self._reports if not each.answered}
+        places = self._handing_silent if name in silent else self._handing
+        if not places.acquire(blocking=False):
+            return CROWDED
+        try:
+            return self.page(name, path, PAGE_BOUND_S)
+        finally:
+            places.release()
 
     def round(self) -> None:
-        """Ask everybody once."""
-        self.reports = found = tuple(self._pool.map(self._report, self.known()))
+        """Ask everybody once, in bounded time."""
+        before = {each.node.name: (not each.answered, each.asked_at) for each in self._reports}
+        nodes = sorted(self.known(), key=lambda each: before.get(each.name, (False, 0.0)))
+        told = self._crew.results(self._report, nodes, ROUND_S)
+        # Who was not asked keeps the time of its last turn, and so is the first of the silent ones in the next.
+        found = self._reports = tuple(
+            report or Report.silent(node, "no answer in time", before.get(node.name, (False, 0.0))[1])
+            for node, report in zip(nodes, told, strict=True)
+        )
         counts: dict[tuple[str, ...], float] = {}
         for each in found:
             for name, finding in each.subsystems.items():
@@ -96,32 +159,23 @@ class Neighbours(Thread):
             try:
                 self.round()
             except Exception:
-                if not self._closed.is_set():
-                    log.exception("a round of the workers failed")
+                log.exception("a round of the workers failed")
             # The first sample is a moment away: until then there is nobody to ask.
-            self._closed.wait(ROUND_S if self.reports else 0.5)
+            self._closed.wait(PAUSE_S if self._reports else 0.5)
 
     def _report(self, node: Node) -> Report:
+        begun_at = time.monotonic()
         try:
-            ready = self._asked(node, "/readiness", HEALTH_BOUND_S).status == 200  # noqa: PLR2004 - OK
-            told = json.loads(self._asked(node, "/health", HEALTH_BOUND_S).body)
-            return Report(node, str(told["status"]), tuple(map(str, told["reasons"])), ready, dict(told["subsystems"]))
+            ready = self._asked(node, "/readiness", HEALTH_BOUND_S).status == HTTPStatus.OK
+            left_s = HEALTH_BOUND_S - (time.monotonic() - begun_at)
+            told = json.loads(self._asked(node, "/health", left_s).body)
+            status, reasons = str(told["status"]), tuple(map(str, told["reasons"]))
+            return Report(node, status, reasons, ready, dict(told["subsystems"]), asked_at=begun_at)
         except (OSError, HTTPException, ValueError, KeyError, TypeError) as failure:
-            reason = f"{node.name} does not answer: {type(failure).__name__}"
-            gone = {"status": "unhealthy", "reasons": [reason]}
-            return Report(node, "unhealthy", (reason,), ready=False, subsystems=dict.fromkeys(node.queues, gone))
+            return Report.silent(node, type(failure).__name__, begun_at)
 
-    def _asked(self, node: Node, path: str, bound_s: float) -> Page:
-        return asking.page(node.endpoint, path, bound_s=bound_s, most_bytes=PAGE_BYTES, token=self._token)
-
-
-def is_reachable(node: Node) -> bool:
-    """Say whether the pages of a worker can be reached from this machine."""
-    host = urlsplit(node.endpoint).hostname
-    if not host:
-        return False
-    try:
-        local = ip_address(host).is_loopback
-    except ValueError:
-        local = host == "localhost"
-    return not local or node.host == socket.gethostname()
+    def _asked(
+        self, node: Node, path: str, bound_s: float, most_bytes: int = PAGE_BYTES, take: Take | None = None
+    ) -> Page:
+        token = None if self._token is None else derived(self._token, node.endpoint)
+        return asking.page(node.endpoint, path, bound_s=bound_s, most_bytes=most_bytes, token=token, take=take)

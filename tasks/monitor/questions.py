@@ -2,7 +2,7 @@
 
 Only queries, by GET, to the one address that the settings name. Few are asked and few wait, and others are refused at
 once, so that a Prometheus that hangs leaves places for probes and scrapes: each holds one of the places that the pages
-have (`tasks.runtime.pages.AT_ONCE`). Time and size of an answer are bounded, and what is no answer is told in words.
+have (`tasks.monitor.monitor.AT_ONCE`). Time and size of an answer are bounded, and what is no answer is told in words.
 """
 
 import json
@@ -22,7 +22,7 @@ QUERY_CHARACTERS: Final = 8192
 
 AT_ONCE: Final = 6
 WAITING: Final = 4
-"""Together ten of the sixteen places that the monitor's pages have; a page of dashboards asks four at once."""
+"""Together ten of the places that the monitor's pages have; a page of dashboards asks four at once."""
 
 BOUND_S: Final = 10.0
 PLACE_BOUND_S: Final = 5.0

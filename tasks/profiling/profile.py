@@ -72,14 +72,17 @@ class Profile:
         Raises:
             ValueError: if there is none, or their kinds differ.
         """
-        each, *others = given
-        found = cls(each.kinds, each.seconds, {stack: list(values) for stack, values in each.stacks.items()})
-        for other in others:
+        found: Profile | None = None
+        for other in given:
+            if found is None:
+                found = cls(other.kinds)
             if other.kinds != found.kinds:
                 raise ValueError("these profiles count different things")
             found.seconds = max(found.seconds, other.seconds)
             for stack, values in other.stacks.items():
                 found.add(stack, *values)
+        if found is None:
+            raise ValueError("there is no profile")
         return found
 
 

@@ -7,7 +7,8 @@
     /health/<subsystem>    of one of its subsystems
     /debug/pprof/...       its profiles, if a token guards them, see `tasks.runtime.profiles`
 
-They are on loopback, at any free port, which the worker's heartbeat tells the monitor.
+They are on loopback, at any free port, which the worker's heartbeat tells the monitor. A monitor sends no token but the
+one that is good at that very address, see `tasks.runtime.tokens`.
 """
 
 import socket
@@ -21,6 +22,7 @@ from celery import signals
 from tasks import metrics
 from tasks.runtime import profiles
 from tasks.runtime.pages import NOT_FOUND, WILDCARDS, Asked, Page, Server
+from tasks.runtime.tokens import derived
 from tasks.runtime.vitals import Vitals
 
 PROBES: Final = frozenset({"/liveness", "/readiness"})
@@ -50,9 +52,11 @@ class Endpoint:
         """
         self._is_guarded = token is not None
         self._server = Server(host, port, self.answer, token=token, open_to_all=PROBES)
-        self._server.start()
         name = socket.gethostname() if host in WILDCARDS else f"[{host}]" if ":" in host else host
         self.url = f"http://{name}:{self._server.port}"
+        if token is not None:
+            self._server.accept(derived(token, self.url))
+        self._server.start()
 
     def close(self) -> None:
         """Answer nothing more."""

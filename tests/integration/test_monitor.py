@@ -2,9 +2,13 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,10 +19,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gaia import Gaia, files
 from gaia.errors import GaiaError
+from gaia.store.nodes import Node, beat
+from tasks.runtime.tokens import derived
 from tests.support import cluster
 from tests.support.cluster import get
 from tests.support.probe import AskThing, Deafen, Echo, Fail, Flaky, Hold, HoldThing, Snooze
 from tests.support.waiting import until
+from tests.support.web import Site
 
 THEIRS = {
     *(
@@ -211,8 +218,63 @@ def test_a_token_guards_the_monitor_and_the_workers(fresh_url: str, tmp_path: Pa
         assert get(page.url + target["labels"]["__metrics_path__"], **bearer)[0] == 200
         (target,) = json.loads(get(f"{page.url}/targets", Host="monitor:9808", **bearer)[1])
         assert target["targets"] == ["monitor:9808"]
-        assert get(f"{cluster.endpoint(fresh_url)}/metrics")[0] == 401
+        where = cluster.endpoint(fresh_url)
+        assert get(f"{where}/metrics")[0] == 401
+        for given, status in ((token, 200), (derived(token, where), 200), (derived(token, f"{where}0"), 401)):
+            assert get(f"{where}/metrics", Authorization=f"Bearer {given}")[0] == status
+        assert get(f"{page.url}/metrics", Authorization=f"Bearer {derived(token, where)}")[0] == 401
         assert token not in page.log.read_text()
+
+
+@pytest.fixture
+def hung(site: Site) -> Iterator[Site]:
+    """A site that takes every question a worker is asked, and answers none."""
+    release = threading.Event()
+    paths = ("/readiness", "/health", "/metrics", "/debug/pprof/profile", "/debug/pprof/threads")
+    site.routes |= dict.fromkeys(paths, lambda *_: release.wait(120) and None)
+    yield site
+    release.set()
+
+
+def known(page: Page, url: str, nodes: list[Node], **bearer: str) -> bool:
+    """Tell Redis of nodes that are none; say whether the monitor has heard of all."""
+    with redis.Redis.from_url(url) as client:
+        for each in nodes:
+            beat(client, each)
+    return len(json.loads(get(f"{page.url}/workers", **bearer)[1])) == len(nodes)
+
+
+def like(site: Site, name: str) -> Node:
+    return Node(name, "b" * 16, 1, socket.gethostname(), ("api",), 1, "0.1.0", time.time(), endpoint=site.url(""))
+
+
+def test_workers_that_hang_take_no_place_from_probes_and_from_the_monitors_own_pages(
+    fresh_url: str, start: Start, hung: Site
+) -> None:
+    page = start(fresh_url)
+    nodes = [like(hung, f"{number}@hung") for number in range(40)]
+    until(lambda: known(page, fresh_url, nodes), 40)
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        scrapes = [pool.submit(get, f"{page.url}/workers/{each.name}/metrics") for each in nodes]
+        until(lambda: any(each.target == "/metrics" for each in hung.asked))
+        for path in ("/liveness", "/metrics", "/targets"):
+            assert get(page.url + path)[0] == 200
+        assert get(f"{page.url}/health")[0] in {200, 503}
+        assert {each.result()[0] for each in scrapes} <= {502, 503}
+
+
+def test_it_stops_while_a_profile_is_being_taken(fresh_url: str, start: Start, hung: Site) -> None:
+    token = "0123456789abcdef-token"
+    bearer = {"Authorization": f"Bearer {token}"}
+    page = start(fresh_url, GAIA_MONITOR__TOKEN=token)
+    until(lambda: known(page, fresh_url, [like(hung, "h@hung")], **bearer), 40)
+    asked = f"{page.url}/debug/pprof/profile?worker=h@hung&seconds=250"
+    with ThreadPoolExecutor(1) as pool:
+        profile = pool.submit(get, asked, **bearer)
+        until(lambda: not profile.done() and any("pprof" in each.target for each in hung.asked))
+        page.process.terminate()
+        assert page.process.wait(30) == 0
+        assert isinstance(profile.exception(), OSError)
 
 
 def test_without_redis_it_serves_and_says_so(start: Start, tmp_path: Path) -> None:

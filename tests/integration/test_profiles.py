@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from socket import gethostname
+from time import time
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
 import pytest
+import redis
 
 from gaia import Gaia
+from gaia.store.nodes import Node, beat, leave
 from tasks.cli.server import free_port
 from tasks.profiling.profile import Profile
 from tasks.profiling.waits import LOCK, RUNS, SAMPLER, TOLD
@@ -226,6 +230,20 @@ def test_the_waits_of_a_queue_are_added_up_and_shown_by_the_command(running: Run
     assert done.returncode == 0, done.stderr
     assert (running.folder / "waits.svg").read_bytes().startswith(b"<svg")
     assert raw(f"{running.monitor}/debug/pprof/profile?queue=probe&format=text")[0] == 400
+
+
+def test_the_command_tells_how_many_workers_of_a_queue_gave_no_profile(running: Running) -> None:
+    where = f"http://127.0.0.1:{free_port('127.0.0.1')}"
+    gone = Node("gone@vm", "b" * 16, 1, gethostname(), ("probe",), 1, "0.1.0", time(), endpoint=where)
+    with redis.Redis.from_url(running.url) as client:
+        try:
+            until(lambda: beat(client, gone) is not None and "gone@vm" in raw(f"{running.monitor}/workers")[1])
+            done = running.command("cpu", "--queue", "probe", "--seconds", "0.5", "--output", "some.svg")
+        finally:
+            leave(client, gone)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 3 workers answered" in done.stderr
+    until(lambda: "gone@vm" not in raw(f"{running.monitor}/targets")[1])
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ class Site:
 
     def _answer(self, sock: socket.socket, line: Callable[[], bytes], read: Callable[[int], bytes]) -> bool:
         words = line().decode("latin-1").split()
-        if not words:
+        if len(words) < 2:
             return False
         fields = {}
         while text := line().decode("latin-1").strip():

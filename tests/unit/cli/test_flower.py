@@ -18,6 +18,8 @@ from tests.support.waiting import until
 
 Start = Callable[..., "Page"]
 
+UNAUTHORIZED = "<html><title>401: Unauthorized</title><body>401: Unauthorized</body></html>"
+
 
 class Page:
     """A running `gaia flower`."""
@@ -25,8 +27,8 @@ class Page:
     def __init__(self, process: "subprocess.Popen[bytes]", log: Path, port: int) -> None:
         self.process, self.log, self.port = process, log, port
 
-    def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+    def get(self, path: str, method: str = "GET", at: str = "127.0.0.1", **headers: str) -> tuple[int, str]:
+        connection = HTTPConnection(at, self.port, timeout=20)
         try:
             connection.request(method, path, headers=headers)
             reply = connection.getresponse()
@@ -80,6 +82,12 @@ def test_a_foreign_host_name_is_refused(start: Start, redis_url: str) -> None:
     assert page.get("/", Host=f"localhost:{page.port}")[0] == 200
 
 
+def test_the_loopback_address_that_it_listens_on_is_no_foreign_name(start: Start, redis_url: str) -> None:
+    page = start(redis_url, GAIA_FLOWER__HOST="127.0.0.2")
+    assert page.get("/healthcheck", at="127.0.0.2")[0] == 200
+    assert page.get("/healthcheck", at="127.0.0.2", Host="127.0.0.3")[0] == 403
+
+
 def test_the_password_of_the_broker_is_on_no_page_and_in_no_log(start: Start, redis_url: str) -> None:
     page = start(redis_url)
     password = redis_url.partition("@")[0].rpartition(":")[2]
@@ -95,6 +103,23 @@ def test_with_a_password_nobody_comes_in_without(start: Start, redis_url: str) -
     assert page.get("/")[0] == 401
     assert page.get("/", Authorization=f"Basic {wrong}")[0] == 401
     assert page.get("/", Authorization=f"Basic {right}", Host="gaia.example")[0] == 200
+
+
+def test_with_a_password_every_page_needs_it_but_the_healthcheck_which_says_ok(start: Start, redis_url: str) -> None:
+    page = start(redis_url, GAIA_FLOWER__BASIC_AUTH="me:pass")
+    right = base64.b64encode(b"me:pass").decode()
+    wrong = [base64.b64encode(each).decode() for each in ("me:päss".encode(), b"\xff", b"")]
+    for path in ("/metrics", "/metrics?x", "/api/workers", "/login", "/static/css/flower.css", "/nothing"):
+        assert page.get(path) == (401, UNAUTHORIZED)
+    for each in [f"Basic {given}" for given in wrong] + [
+        "Basic",
+        "Basic é".encode().decode("latin-1"),
+        f"Bearer {right}",
+    ]:
+        assert page.get("/metrics", Authorization=each)[0] == 401
+    status, text = page.get("/metrics", Authorization=f"Basic {right}")
+    assert (status, "flower_" in text) == (200, True)
+    assert page.get("/healthcheck") == (200, "OK")
 
 
 def test_it_shows_its_page_and_stops_without_a_broker(start: Start) -> None:

@@ -1,7 +1,10 @@
 """Pages of workers, asked over real sockets."""
 
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -9,9 +12,13 @@ import pytest
 from gaia.store.nodes import Node
 from tasks.cli.server import free_port
 from tasks.monitor import neighbours as module
-from tasks.monitor.neighbours import Neighbours, is_reachable
+from tasks.monitor.neighbours import Neighbours
 from tasks.monitor.series import Book
 from tasks.runtime.pages import Asked, Page, Server
+from tasks.runtime.tokens import derived
+from tests.support.cluster import get
+from tests.support.waiting import until
+from tests.support.web import Site, reply
 
 HERE = socket.gethostname()
 
@@ -26,10 +33,13 @@ def node(endpoint: str, name: str = "api@vm", host: str = HERE) -> Node:
 def serve() -> Iterator[Callable[..., Node]]:
     servers: list[Server] = []
 
-    def start(answer: Callable[[Asked], Page], token: str | None = None) -> Node:
-        servers.append(Server("127.0.0.1", 0, answer, token=token))
+    def start(answer: Callable[[Asked], Page], token: str | None = None, name: str = "api@vm") -> Node:
+        servers.append(Server("127.0.0.1", 0, answer))
+        found = node(f"http://127.0.0.1:{servers[-1].port}", name)
+        if token is not None:
+            servers[-1].accept(derived(token, found.endpoint))
         servers[-1].start()
-        return node(f"http://127.0.0.1:{servers[-1].port}")
+        return found
 
     yield start
     for each in servers:
@@ -44,22 +54,7 @@ def well(asked: Asked) -> Page:
     return Page.of(WELL)
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "host", "expected"),
-    [
-        ("http://127.0.0.1:1", HERE, True),
-        ("http://127.0.0.1:1", "elsewhere", False),
-        ("http://[::1]:1", "elsewhere", False),
-        ("http://localhost:1", "elsewhere", False),
-        ("http://worker-7:9809", "elsewhere", True),
-        ("", HERE, False),
-    ],
-)
-def test_loopback_is_reached_on_its_own_machine_alone(endpoint: str, host: str, expected: bool) -> None:
-    assert is_reachable(node(endpoint, host=host)) is expected
-
-
-def test_a_worker_is_asked_with_the_token_and_its_report_shows(serve: Callable[..., Node]) -> None:
+def test_a_worker_is_asked_with_its_own_token_and_its_report_shows(serve: Callable[..., Node]) -> None:
     token = "right-token-right"
     found = asking(serve(well, token), token=token)
     found.round()
@@ -105,3 +100,101 @@ def test_a_redirect_is_not_followed(serve: Callable[..., Node]) -> None:
     assert page is not None
     assert page.status == 302
     found.close()
+
+
+def test_a_planted_node_learns_what_opens_nothing_else(serve: Callable[..., Node], site: Site) -> None:
+    token = "right-token-right"
+    site.routes |= {"/readiness": reply(), "/health": reply(b"{}")}
+    worker, planted = serve(well, token), node(site.url(""), "planted@vm")
+    found = asking(worker, planted, token=token)
+    found.round()
+    told = {each.headers["authorization"] for each in site.asked}
+    assert told == {f"Bearer {derived(token, planted.endpoint)}"}
+    assert [get(f"{worker.endpoint}/health", Authorization=each)[0] for each in told] == [401]
+    assert token not in str(site.asked)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("text/plain; version=0.0.4; charset=utf-8", 200),
+        ("application/json", 200),
+        ("application/openmetrics-text; version=1.0.0", 200),
+        ("text/html", 502),
+        ("image/svg+xml", 502),
+        ("text/html, text/plain", 502),
+        ("text/plain\r\n ;x", 502),
+    ],
+)
+def test_what_a_browser_would_run_is_not_handed_on(site: Site, kind: str, status: int) -> None:
+    site.routes["/metrics"] = reply(b"<script>", 200, f"Content-Type: {kind}")
+    page = asking(node(site.url(""))).page("api@vm", "/metrics")
+    assert page is not None
+    assert (page.status, page.body == b"<script>") == (status, status == 200)
+
+
+@contextmanager
+def hung(site: Site) -> Iterator[threading.Semaphore]:
+    """Have a site take questions and answer none; each is told."""
+    told, release = threading.Semaphore(0), threading.Event()
+
+    def hang(_: Any, __: Any) -> None:
+        told.release()
+        release.wait(60)
+
+    site.routes |= dict.fromkeys(("/readiness", "/health", "/metrics"), hang)
+    try:
+        yield told
+    finally:
+        release.set()
+
+
+def test_workers_that_hang_stall_no_round_and_no_other_worker(
+    serve: Callable[..., Node], site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ROUND_S", 1.0)
+    monkeypatch.setattr(module, "HEALTH_BOUND_S", 60.0)
+    nodes = [node(site.url(""), f"{number}@hung") for number in range(2 * module.ASKED_AT_ONCE)]
+    with hung(site) as told:
+        found = asking(*nodes, serve(well, name="z@vm"))
+        found.round()
+        assert all("does not answer" in each.reasons[0] for each in found.reports)
+        for _ in range(module.ASKED_AT_ONCE):
+            assert told.acquire(timeout=20)
+    monkeypatch.setattr(module, "HEALTH_BOUND_S", 1.0)
+    monkeypatch.setattr(module, "ROUND_S", 20.0)
+    until(lambda: found.round() or next(each for each in found.reports if each.node.name == "z@vm").answered, 60)
+    # Who answered is asked first from now on.
+    monkeypatch.setattr(module, "HEALTH_BOUND_S", 60.0)
+    monkeypatch.setattr(module, "ROUND_S", 1.0)
+    with hung(site):
+        found.round()
+        assert {each.node.name for each in found.reports if each.answered} >= {"z@vm"}
+
+
+def test_an_old_report_says_nothing(serve: Callable[..., Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = asking(serve(well))
+    found.round()
+    assert found.reports[0].ready
+    monkeypatch.setattr(module, "REPORT_LIFE_S", -1.0)
+    (report,) = found.reports
+    assert (report.status, report.ready) == ("unhealthy", False)
+    assert "not asked for" in report.reasons[0]
+
+
+def test_pages_of_workers_that_hang_leave_room_for_those_of_others(
+    serve: Callable[..., Node], site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEALTH_BOUND_S", 0.3)
+    monkeypatch.setattr(module, "PAGE_BOUND_S", 60.0)
+    found = asking(node(site.url(""), "h@hung"), serve(well, name="a@vm"))
+    with ThreadPoolExecutor(module.SILENT_AT_ONCE) as pool, hung(site) as told:
+        found.round()
+        assert told.acquire(timeout=20)
+        scrapes = [pool.submit(found.handed_on, "h@hung", "/metrics") for _ in range(module.SILENT_AT_ONCE)]
+        for _ in scrapes:
+            assert told.acquire(timeout=20)
+        refused, well_page = found.handed_on("h@hung", "/metrics"), found.handed_on("a@vm", "/metrics")
+        assert refused is not None
+        assert well_page is not None
+        assert (refused.status, well_page.status) == (503, 200)
