@@ -25,6 +25,7 @@ from tasks.api import tasks as api_tasks
 from tasks.artifacts import keeping as artifacts_keeping
 from tasks.artifacts.sweeper import Sweeper
 from tasks.broker import holder, probe, transport
+from tasks.broker.storing import Storer
 from tasks.browser import tasks as browser_tasks
 from tasks.checkup import Checkup
 from tasks.delivery.running import Running
@@ -51,8 +52,7 @@ def build(settings: Settings) -> Celery:
     transport.install()
     found = Celery("gaia", set_as_current=False)
     found.conf.update(celery_options(settings))
-    if settings.result_url in {None, settings.redis_url}:
-        found.loader.override_backends = {"redis": BACKEND, "rediss": BACKEND}
+    found.loader.override_backends = {"redis": BACKEND, "rediss": BACKEND}
     result_url = settings.result_url or settings.redis_url
     broker, results = connect(settings.redis_url), connect(result_url)
     found.events.dispatcher_cls = EVENTS
@@ -76,8 +76,9 @@ def build(settings: Settings) -> Celery:
         ),
     )
     signals.celeryd_init.connect(_require_fit, weak=False)
+    storer = _storer(settings)
     signals.celeryd_after_setup.connect(_require_one_process, weak=False)
-    pages = _serve(settings)
+    pages = _serve(settings, storer)
     # Before the worker is a node, which would be sent calls about its roots.
     _claim_roots(found, Roster(broker, settings.redis_url))
     # Before the node goes, and with it the way to what lives here.
@@ -95,6 +96,17 @@ def build(settings: Settings) -> Celery:
     return found
 
 
+def _storer(settings: Settings) -> Storer | None:
+    """Have results stored by a thread of the worker, if they lie in another Redis than the queue."""
+    if settings.result_url in {None, settings.redis_url}:
+        return None
+    url = str(settings.result_url)
+    found = Storer(connect(url, reply_timeout_s=nodes.REPLY_TIMEOUT_S, retries=0), url)
+    holder.configure(storer=found)
+    signals.celeryd_init.connect(lambda **_: found.start(), weak=False)
+    return found
+
+
 def _require_fit(**_: Any) -> None:
     """Refuse to start a worker whose transport would fail under way."""
     try:
@@ -109,10 +121,10 @@ def _require_one_process(instance: Any, **_: Any) -> None:
         sys.exit("gaia: a pool of processes cannot be used; start more workers, or use -P threads or -P solo")
 
 
-def _serve(settings: Settings) -> endpoint.Endpoint:
+def _serve(settings: Settings, storer: Storer | None) -> endpoint.Endpoint:
     """Let every worker of this process serve its pages."""
     own = settings.worker
-    vitals = Vitals()
+    vitals = Vitals(hindered=list if storer is None else storer.trouble)
     pages = endpoint.Endpoint(vitals, Checkup(vitals.queues, vitals.unready, Clock()).report)
     endpoint.install(pages, vitals, own.host, own.port, bearer(settings, own.host, "GAIA_WORKER__HOST"))
     return pages

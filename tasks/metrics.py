@@ -227,11 +227,11 @@ RESTORED: Final = Counter("gaia_leases_restored", "Messages of dead workers that
 GIVEN_BACK: Final = Counter("gaia_messages_given_back", "Messages given back without an end.", registry=REGISTRY)
 BROKER_FAILURES: Final = Counter(
     "gaia_broker_failures",
-    "What Redis did not answer or refused: turn (of the loop), upkeep (of the leases), heartbeat.",
+    "What Redis did not answer or refused: turn (of the loop), upkeep (of the leases), heartbeat, results (elsewhere).",
     ["step"],
     registry=REGISTRY,
 )
-for _step in ("turn", "upkeep", "heartbeat"):
+for _step in ("turn", "upkeep", "heartbeat", "results"):
     BROKER_FAILURES.labels(_step)
 ORPHANS: Final = Counter(
     "gaia_orphans_answered", "Calls for workers that have gone, answered by this one.", registry=REGISTRY

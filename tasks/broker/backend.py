@@ -1,8 +1,9 @@
-"""Celery's Redis result store, with results that travel with the commit of their message.
+"""Celery's Redis result store, with results that travel with the commit of their message, or just before it.
 
 The tracer stores a result, then the consumer acknowledges the message: two round trips, and a worker that dies between
 them runs a call again whose result is known. Here the result waits for the acknowledgement and both go in one script
-call of the next turn, checked against the lease: a holder whose lease lapsed can neither commit nor store.
+call of the next turn, checked against the lease: a holder whose lease lapsed can neither commit nor store. Where
+results lie in another Redis, a thread stores them there first, see `tasks.broker.storing`.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from tasks.broker.holder import holding
 
 
 class Backend(RedisBackend):
-    """To be used where results lie in the broker's own Redis."""
+    """The result store of workers."""
 
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **options: Any

@@ -14,7 +14,6 @@ while its old run goes on, that run goes on under the new lease: a process never
 Its `Upkeep` is the thread that renews the leases.
 """
 
-import json
 import logging
 import os
 import secrets
@@ -28,6 +27,8 @@ from typing import Any, Final, NamedTuple
 from gaia import wire
 from tasks import metrics
 from tasks.broker.keeper import Commit, Keeper
+from tasks.broker.reading import waiting_again
+from tasks.broker.storing import Outcome, Storer
 from tasks.broker.upkeep import SWEEP_S, Upkeep
 
 SHORT_S: Final = 0.05
@@ -64,6 +65,7 @@ class Holder:
         self._turns = 0
         self._leases: dict[str, Lease] = {}
         self._waiting: set[str] = set()
+        self._storing: set[str] = set()
         self._results: dict[str, tuple[str, bytes | str, int]] = {}
         self._actions: dict[str, tuple[str, str, str]] = {}
         self._commits: list[Commit] = []
@@ -81,6 +83,8 @@ class Holder:
         """How many calls run at once, if it is known; beyond that, only short ones are fetched ahead."""
         self.deadline_s = wire.DEFAULT_DEADLINE_S
         """The deadline of a call that brings none."""
+        self.storer: Storer | None = None
+        """Stores results before their messages are committed, if they lie in another Redis."""
         self.delivery_cap = 3
         """Lost leases at which a call is a dead letter; with one less it is suspect."""
 
@@ -145,6 +149,11 @@ class Holder:
         """Say whether a message is held and not ended."""
         return tag in self._leases
 
+    def is_sound(self, tag: str) -> bool:
+        """Say whether a message is held, and nobody else may have it by now."""
+        lease = self._leases.get(tag)
+        return lease is not None and not lease.is_lost
+
     def was_told(self, tag: str) -> bool:
         """Say whether a run was told to stop because its lease was lost."""
         lease = self._leases.get(tag)
@@ -185,7 +194,7 @@ class Holder:
         if lease is None:
             return False
         told = {} if retries is None else {"retries": retries, "eta": None}
-        changed = _waiting_again(lease.message, due_at, told) if told or again else ""
+        changed = waiting_again(lease.message, due_at, told) if told or again else ""
         return self._act(tag, "delay", f"{due_at:.6f}", changed)
 
     def put_aside(self, tag: str, operation: str) -> bool:
@@ -195,7 +204,7 @@ class Holder:
     def move(self, tag: str, queue: str, now: float) -> bool:
         """Put a message on another queue when it ends; it says that it waits there since `now`."""
         lease = self._leases.get(tag)
-        return lease is not None and self._act(tag, "move", queue, _waiting_again(lease.message, now, {}))
+        return lease is not None and self._act(tag, "move", queue, waiting_again(lease.message, now, {}))
 
     def bury(self, tag: str, reason: str, error: str, *, kind: str = "refused") -> bool:
         """Make a message a dead letter when it ends; `kind` is one of `metrics.LETTERS`."""
@@ -212,11 +221,19 @@ class Holder:
             return True
 
     def end(self, tag: str) -> None:
-        """Commit a message with the next turn: its result, and what else is to become of it."""
+        """Commit a message with the next turn: its result, and what else is to become of it.
+
+        A result that is stored elsewhere comes first: the message is held until then.
+        """
         with self._lock:
-            lease = self._leases.pop(tag, None)
-            self._waiting.discard(tag)
             result = self._results.pop(tag, ("", "", 0))
+            self._waiting.discard(tag)
+            if self.storer is not None and result[0] and tag in self._leases:
+                self._storing.add(tag)
+                self.storer.put(Outcome(self, tag, *result))
+                return
+            lease = self._leases.pop(tag, None)
+            self._storing.discard(tag)
             action = self._actions.pop(tag, ("", "", ""))
             if lease is None:
                 return
@@ -237,6 +254,7 @@ class Holder:
         metrics.GIVEN_BACK.inc(len(found))
         for tag, _ in found:
             self._waiting.discard(tag)
+            self._storing.discard(tag)
             self._results.pop(tag, None)
             self._actions.pop(tag, None)
         return found
@@ -327,10 +345,11 @@ class Holder:
             # What waits to be committed is renewed too, and what was sent and not answered: the connection may be half
             # open. Of one that has arrived meanwhile the lease is gone, and so is its entry here.
             waiting = [*self._under_way, *((each.tag, each.fence) for each in self._commits)]
-            running = [
-                (tag, lease.fence) for tag, lease in self._leases.items() if lease.until > now and not lease.is_lost
-            ]
-            return waiting + running
+            # An outcome that cannot be stored yet is not to be run for again, however long that takes.
+            for tag, lease in self._leases.items():
+                if (lease.until > now or tag in self._storing) and not lease.is_lost:
+                    waiting.append((tag, lease.fence))
+            return waiting
 
     def lose(self, tag: str, fence: str) -> None:
         """Tell the run of a message that somebody else may hold it by now."""
@@ -346,15 +365,6 @@ class Holder:
             self.on_lost(call_id)
 
 
-def _waiting_again(message: Mapping[str, Any], since: float, told: Mapping[str, Any]) -> str:
-    """Give the text of a message that waits anew, with other headers, and without what the turn has told of it."""
-    properties = {name: value for name, value in message["properties"].items() if not name.startswith("gaia_")}
-    headers = {**message["headers"], **told}
-    if wire.HEADER in headers:
-        headers[wire.HEADER] = wire.waiting_again(headers[wire.HEADER], since)
-    return json.dumps({**message, "headers": headers, "properties": properties})
-
-
 @dataclass
 class _Process:
     """What holds for every holder of this process, also those to come."""
@@ -363,9 +373,10 @@ class _Process:
     deadline_s: float = wire.DEFAULT_DEADLINE_S
     delivery_cap: int = 3
     on_lost: Callable[[str], None] | None = None
+    storer: Storer | None = None
 
     def tell(self, holder: Holder) -> None:
-        holder.slots, holder.deadline_s = self.slots, self.deadline_s
+        holder.slots, holder.deadline_s, holder.storer = self.slots, self.deadline_s, self.storer
         holder.delivery_cap, holder.on_lost = self.delivery_cap, self.on_lost
 
 
@@ -405,6 +416,7 @@ def configure(
     deadline_s: float | None = None,
     delivery_cap: int | None = None,
     on_lost: Callable[[str], None] | None = None,
+    storer: Storer | None = None,
 ) -> None:
     """Tell every holder of this process, also those to come, what a `Holder` says of these."""
     with _lock:
@@ -412,6 +424,7 @@ def configure(
         _process.deadline_s = deadline_s or _process.deadline_s
         _process.delivery_cap = delivery_cap or _process.delivery_cap
         _process.on_lost = on_lost or _process.on_lost
+        _process.storer = storer or _process.storer
         for each in _holders.values():
             _process.tell(each)
 
@@ -430,6 +443,8 @@ def leave() -> None:
 
 
 def close() -> None:
-    """Commit and give back what every holder holds: the worker has ended."""
+    """Store, commit and give back what every holder holds: the worker has ended."""
+    if _process.storer is not None:
+        _process.storer.close()
     for each in list(_holders.values()):
         each.close()

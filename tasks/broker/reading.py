@@ -1,5 +1,6 @@
 """What the transport has to know of a message before it hands it on."""
 
+import json
 import time
 from binascii import a2b_base64
 from collections.abc import Collection, Mapping
@@ -83,3 +84,12 @@ def _decodes(body: object, encoding: object) -> bool:
     except ValueError:
         return False
     return encoding == "base64"
+
+
+def waiting_again(message: Mapping[str, Any], since: float, told: Mapping[str, Any]) -> str:
+    """Give the text of a message that waits anew, with other headers, and without what the turn has told of it."""
+    properties = {name: value for name, value in message["properties"].items() if not name.startswith("gaia_")}
+    headers = {**message["headers"], **told}
+    if wire.HEADER in headers:
+        headers[wire.HEADER] = wire.waiting_again(headers[wire.HEADER], since)
+    return json.dumps({**message, "headers": headers, "properties": properties})

@@ -135,14 +135,15 @@ class Consumer(celery_consumer.Consumer):
         call_id = (message.headers or {}).get("id")
         log.error("message %s was put among the dead letters: %s", call_id, reason)
         answers = isinstance(call_id, str) and error is not None
-        if answers and isinstance(self.app.backend, Backend):
-            self._answer(call_id, error, SimpleNamespace(properties=message.properties))
         held = message.channel.holder
+        travels = isinstance(self.app.backend, Backend) and held.holds(message.delivery_tag)
+        if answers and travels:
+            self._answer(call_id, error, SimpleNamespace(properties=message.properties))
         if not held.bury(message.delivery_tag, reason, str(error or "")):
             log.warning("message %s is not held any more", call_id)
         message.reject_log_error(log, self.connection_errors)
-        if answers and not isinstance(self.app.backend, Backend):
-            # Results lie elsewhere: if that store is away, the loop must not wait for it.
+        if answers and not travels:
+            # If its store is away, the loop must not wait for it.
             self.pool.apply_async(self._answer, (call_id, error))
 
     def _answer(self, call_id: Any, error: GaiaError | None, request: object = None) -> None:

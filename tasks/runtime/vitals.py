@@ -6,6 +6,7 @@ go on answering `celery inspect ping`, since that comes over another connection 
 """
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -31,8 +32,9 @@ FETCH_BOUND_S: Final = 6.0
 class Vitals:
     """What one worker process knows of its own life. Written by its loop, read by any thread."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
-        """Know nothing yet."""
+    def __init__(self, clock: Clock | None = None, *, hindered: Callable[[], list[str]] = list) -> None:
+        """Know nothing yet. `hindered` gives what else keeps calls from their end."""
+        self._hindered = hindered
         self._monotonic = (clock or Clock()).monotonic
         self._worker: Any = None
         self._started = threading.Event()
@@ -95,7 +97,7 @@ class Vitals:
             return ["the worker has not started yet"]
         if self._connects():
             return ["Redis is away: the worker connects anew"]
-        return self.dead() or self._fetches_not()
+        return self.dead() or self._fetches_not() or self._hindered()
 
     def _fetches_not(self) -> list[str]:
         channel = self._channel()
