@@ -255,7 +255,7 @@ def leftovers(client: "redis.Redis") -> dict[str, int]:
     return found
 
 
-def wait_until_idle(client: "redis.Redis", timeout_s: float = 30) -> None:
+def wait_until_idle(client: "redis.Redis", timeout_s: float = 45) -> None:
     """Wait until no message is held and no list of ours holds one."""
     until(lambda: not held(client) and not any(client.llen(each) for each in QUEUES), timeout_s, what="idle queues")
 

@@ -78,9 +78,14 @@ def page(server: Prometheus, tmp_path: Path) -> Callable[..., Opened]:
     return lambda **fields: opened(f"{server.monitor}/dashboard#{urlencode({'range': '5m', **fields})}", tmp_path)
 
 
-def drawn(read: Callable[[], Opened], panels: int) -> Opened:
-    """Open a page until all of so many panels are drawn."""
-    return until(lambda: found if dashboards.states((found := read()).dom)["drawn"] == panels else None, 60)
+def drawn(read: Callable[[], Opened], panels: int, holds: str = "") -> Opened:
+    """Open a page until all of so many panels are drawn, and it holds a text."""
+
+    def whole() -> Opened | None:
+        found = read()
+        return found if dashboards.states(found.dom)["drawn"] == panels and holds in found.dom else None
+
+    return until(whole, 60)
 
 
 def shows(server: Prometheus, query: Query) -> bool:
@@ -131,8 +136,8 @@ def test_one_worker_and_one_operation_can_be_chosen(server: Prometheus, page: Ca
         ]
     )
     panels = len(dashboards.panels(dashboards.FILES["cost"]))
-    found = drawn(lambda: page(board="gaia-cost", worker=worker, operation="files.read"), panels)
-    assert '<option value="network.resolve">' in found.dom
+    another = '<option value="network.resolve">'
+    found = drawn(lambda: page(board="gaia-cost", worker=worker, operation="files.read"), panels, another)
     assert f'<option value="{worker}">' in found.dom
     names = set(re.findall(r'<span class="name">([^<]*)</span>', found.dom))
     assert {each for each in names if "." in each} == {"files.read"}

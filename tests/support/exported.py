@@ -18,7 +18,7 @@ def families() -> set[str]:
     Sampler(NOWHERE, Settings(), calls, book)
     Listener(NOWHERE, calls, book)
     Neighbours(lambda: (), None, book)
-    own = {"gaia_monitor_sample_age_seconds", "gaia_monitor_tasks_under_way"}
+    own = {"gaia_monitor_sample_age_seconds", "gaia_monitor_event_lag_seconds", "gaia_monitor_tasks_under_way"}
     return own | {each.name for each in metrics.REGISTRY.collect()} | {each.name for each in book.families}
 
 
