@@ -98,6 +98,39 @@ def test_a_taken_flower_port_is_named_with_the_mend(tmp_path: Path) -> None:
     assert f"port {port} on 127.0.0.1 is taken: choose another with --flower-port" in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environ"),
+    [
+        (["--flower-port", "{taken}"], {}),
+        (["--redis-port", "{taken}", *ANY_PORT], {}),
+        (["--queues", "api", *ANY_PORT], {"GAIA_WORKER__PORT": "{taken}"}),
+        (ANY_PORT, {"GAIA_REDIS_URL": "redis://127.0.0.1:1/0"}),
+    ],
+)
+def test_a_cluster_that_does_not_start_leaves_no_directory(
+    tmp_path: Path, arguments: list[str], environ: dict[str, str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = str(listener.getsockname()[1])
+        given = [each.format(taken=taken) for each in arguments]
+        variables = {name: value.format(taken=taken) for name, value in environ.items()}
+        refused(gaia("up", "--state-dir", "new/state", *given, cwd=tmp_path, **variables))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cluster_that_does_not_start_leaves_a_directory_that_was_there(tmp_path: Path) -> None:
+    (tmp_path / ".gaia").mkdir()
+    (tmp_path / ".gaia" / "mine").touch()
+    refused(gaia("up", *ANY_PORT, cwd=tmp_path, GAIA_REDIS_URL="redis://127.0.0.1:1/0"))
+    assert (tmp_path / ".gaia" / "mine").exists()
+
+
+def test_one_page_port_for_many_workers_is_refused(tmp_path: Path) -> None:
+    line = refused(gaia("up", "--queues", "network,api", *ANY_PORT, cwd=tmp_path, GAIA_WORKER__PORT="9809"))
+    assert "GAIA_WORKER__PORT is 9809, and one port cannot serve the 2 workers" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_open_flower_stops_the_boot(tmp_path: Path) -> None:
     assert "GAIA_FLOWER__BASIC_AUTH" in refused(gaia("up", cwd=tmp_path, GAIA_FLOWER__HOST="0.0.0.0"))  # noqa: S104
 
