@@ -138,7 +138,8 @@ def test_an_open_flower_stops_the_boot(tmp_path: Path) -> None:
 def test_a_missing_chromium_is_named(tmp_path: Path) -> None:
     for name in ("chromium", "demo"):
         line = refused(gaia(name, cwd=tmp_path, GAIA_BROWSER__CHROMIUM=str(tmp_path / "nothing")))
-        assert "GAIA_BROWSER__CHROMIUM" in line
+        assert "GAIA_BROWSER__CHROMIUM is '" in line
+        assert "not set" not in line
 
 
 def test_a_state_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
