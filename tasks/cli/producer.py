@@ -25,3 +25,10 @@ def connected() -> Gaia:
         raise click.ClickException(message)
     url = found[URL_VARIABLE]
     return Gaia(url, found.get(RESULT_URL_VARIABLE, url), found.get(ARTIFACTS_URL))
+
+
+def here() -> dict[str, str]:
+    """Give the variables that lead to the cluster that runs here; none if the environment names another."""
+    found = StateDir(DEFAULT).announced()
+    named = os.environ.get(URL_VARIABLE)
+    return found if not named or named == found.get(URL_VARIABLE) else {}
