@@ -18,10 +18,9 @@ from config.monitor_options import bearer
 from config.settings import Settings, read
 from gaia import wire
 from gaia.client import RESULT_URL_VARIABLE, URL_VARIABLE
-from gaia.errors import Unreachable
 from gaia.store.artifacts import URL_VARIABLE as ARTIFACTS_URL
-from gaia.store.connection import connect, reaching, show_url
-from tasks.cli import flower, notify
+from gaia.store.connection import show_url
+from tasks.cli import broker, flower, notify
 from tasks.cli.guard import stand_guard
 from tasks.cli.output import Output, plain
 from tasks.cli.program import Program
@@ -148,7 +147,7 @@ class Up:
         self._server = EmbeddedServer(state, redis_port) if own_redis else None
         self._url = self._server.url if self._server else settings.redis_url
         if self._server is None:
-            _reach(self._url)
+            broker.require(self._url, "start it, or unset GAIA_REDIS_URL and a server is brought along")
         self._env = {name: value for name, value in os.environ.items() if name != notify.VARIABLE}
         self._own_files = "roots" not in settings.files.model_fields_set
         if self._own_files:
@@ -246,18 +245,6 @@ def _start_server(cluster: Supervisor, server: EmbeddedServer, env: Mapping[str,
         cluster.wait(lambda: "redis", server.answering, READY_BOUND_S)
     except StartFailed:
         raise StartFailed(f"redis did not start: {server.log} tells why") from None
-
-
-def _reach(url: str) -> None:
-    try:
-        client = connect(url)
-        with reaching(url):
-            client.ping()
-        client.close()
-    except Unreachable as failure:
-        raise click.ClickException(
-            f"{str(failure).rstrip('.')}; start it, or unset GAIA_REDIS_URL and a server is brought along"
-        ) from None
 
 
 def _port(host: str, setting: int, given: int | None, option: str) -> int:
