@@ -4,7 +4,6 @@ import gzip
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,19 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
-import click
 import pytest
-import redis
 
 from gaia import Gaia
-from gaia.store.nodes import Node, beat
-from tasks.cli import profile
 from tasks.cli.server import free_port
 from tasks.cli.state import StateDir
 from tasks.profiling.profile import Profile
 from tasks.profiling.waits import LOCK, RUNS, SAMPLER, TOLD
-from tasks.runtime import profiles
-from tasks.runtime.process import machine
 from tests.support import cluster
 from tests.support.cluster import endpoint, get
 from tests.support.probe import Clog, Contend, Echo, Hold, Seize
@@ -299,34 +292,6 @@ def test_the_command_finds_the_monitor_of_the_cluster_that_runs_here(running: Ru
         assert "does not answer on port 9808 of 127.0.0.1" in here.command("threads", "b@vm").stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["threads", "--format", "svg"], "threads comes as text alone"),
-        (["cpu", "--format", "text"], "--format text is of waits alone"),
-        (["heap", "--py-spy"], "py-spy samples the CPU alone"),
-        (["cpu", "--py-spy", "--format", "pprof"], "py-spy writes svg, speedscope, folded, not pprof"),
-    ],
-)
-def test_the_command_refuses_what_does_not_go_together(running: Running, arguments: list[str], told: str) -> None:
-    done = running.command(*arguments, "x@vm")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert told in done.stderr
-
-
-def test_the_command_refuses_py_spy_for_all_of_a_queue(running: Running) -> None:
-    assert "name it in place of --queue" in running.command("cpu", "--py-spy", "--queue", "probe").stderr
-
-
-def test_a_file_that_cannot_be_written_is_told_before_the_profile_is_taken(running: Running) -> None:
-    done = running.command("cpu", "x@vm", "--output", "nope/x.svg")
-    assert (done.returncode, done.stderr) == (1, "gaia: No such file or directory: nope/x.svg\n")
-
-
-def test_the_command_has_the_formats_of_the_pages() -> None:
-    assert set(profile.ENDINGS) == set(profiles.FORMS)
-
-
 def test_py_spy_samples_the_worker_of_the_cluster_that_runs_here(running: Running, tmp_path: Path) -> None:
     name = node(running, "a")
     program = tmp_path / "bin" / "py-spy"
@@ -345,18 +310,3 @@ def test_py_spy_samples_the_worker_of_the_cluster_that_runs_here(running: Runnin
         told = f"record --pid {pid} --format flamegraph --duration 2 --output cpu.svg\n"
         assert (tmp_path / "called").read_text() == told
         assert f"no worker is called x; there are: {name}" in here.command("cpu", "x", "--py-spy").stderr
-
-
-@pytest.mark.parametrize(
-    ("where", "told"), [({"host": "away"}, "runs on away"), ({"machine": "x:1"}, "another container")]
-)
-def test_py_spy_is_refused_where_the_pid_means_nothing(
-    fresh_url: str, monkeypatch: pytest.MonkeyPatch, where: dict[str, str], told: str
-) -> None:
-    own = {"host": socket.gethostname(), "machine": machine(), **where}
-    far = Node("far@vm", "boot", 1, queues=("api",), concurrency=1, version="0", started_at=0.0, **own)
-    monkeypatch.setenv("GAIA_REDIS_URL", fresh_url)
-    with redis.Redis.from_url(fresh_url) as store:
-        beat(store, far)
-        with pytest.raises(click.ClickException, match=told):
-            profile._node("far@vm")

@@ -157,6 +157,16 @@ def test_it_is_up_when_the_monitor_finds_it_ready(start: Start) -> None:
     assert f"Dashboard {one.monitor()}/dashboard" in one.said()
 
 
+def test_what_the_monitor_misses_of_queues_that_were_left_out_is_told_and_not_waited_for(
+    start: Start, fresh_url: str
+) -> None:
+    with Gaia(fresh_url) as g:
+        g.submit(files.Read("data:a"))
+    options = ("--queues", "network", "--no-flower", "--monitor-port", "0")
+    one = start(*options, GAIA_REDIS_URL=fresh_url).wait_ready()
+    assert "Not ready files: no worker consumes\n" in one.said()
+
+
 def test_a_result_store_of_its_own_is_told_to_producers(
     start: Start, redis_url: str, fresh_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
