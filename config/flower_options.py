@@ -59,5 +59,5 @@ def _basic_auth(page: Flower) -> list[str]:
     user, _, password = (given := page.basic_auth.get_secret_value()).partition(":")
     # Flower compares ASCII text only, in constant time.
     if not user or not password or not given.isascii():
-        raise SettingsError("GAIA_FLOWER__BASIC_AUTH: must be user:password in ASCII")
+        raise SettingsError("GAIA_FLOWER__BASIC_AUTH must be user:password in ASCII")
     return [given]

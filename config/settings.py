@@ -97,7 +97,7 @@ def _proxy(given: SecretStr) -> SecretStr:
     except ValueError:
         sound = False
     if not sound:
-        raise ValueError("must be http://[user:password@]host:port")
+        raise ValueError("must be http://host:port; a user and a password go before the host, as user:password@")
     return given
 
 
@@ -131,8 +131,11 @@ class Api(Section):
     """Connections at once of all `request_many` in one worker, and how many are kept."""
     batch_bytes: int = Field(default=128 * 1024 * 1024, ge=1)
     """What the bodies of one `request_many` may hold, together."""
-    proxies: dict[RootName, ProxyUrl] = Field(default={}, examples=[{"corp": "http://user:password@192.0.2.8:3128"}])
-    """Name to URL of the HTTP proxies that calls may ask for. A proxy in a private network needs `ALLOW_CIDRS`."""
+    proxies: dict[RootName, ProxyUrl] = Field(default={}, examples=[{"corp": "http://192.0.2.8:3128"}])
+    """Name to URL (`http://user:password@host:port`) of the HTTP proxies that calls may ask for.
+
+    A proxy in a private network needs `ALLOW_CIDRS`.
+    """
     connect_timeout_s: float = Field(default=5.0, gt=0, le=60)
     """A dial that takes longer is a failed one; the rest of `timeout_s` is for the answer."""
     user_agent: Text = "gaia/0.1"
@@ -312,10 +315,11 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         SettingsError: naming every variable that is unknown or has a value that does not fit.
     """
     environ = os.environ if environ is None else environ
-    unparsable = _unparsable(environ)
-    complaints = [*_misspelt(environ), *unparsable.values()]
+    unparsable, misspelt = _unparsable(environ), _misspelt(environ)
+    complaints = [*misspelt.values(), *unparsable.values()]
+    sound = {name: value for name, value in environ.items() if name not in unparsable and name not in misspelt}
     try:
-        settings = Settings(**_Environment({name: environ[name] for name in environ if name not in unparsable})())
+        settings = Settings(**_Environment(sound)())
     except ValidationError as failure:
         complaints += [_complaint(each) for each in failure.errors(include_input=False)]
     if complaints:
@@ -365,19 +369,23 @@ def _unparsable(environ: Mapping[str, str]) -> dict[str, str]:
     return complaints
 
 
-def _misspelt(environ: Mapping[str, str]) -> list[str]:
+def _misspelt(environ: Mapping[str, str]) -> dict[str, str]:
+    """Give a complaint for each variable that is no setting."""
     known = _fields()
     sections = [PREFIX + name.upper() for name in Settings.model_fields]
-    complaints = []
+    complaints = {}
     for name in environ:
         upper = name.upper()
         if not upper.startswith(PREFIX) or upper in known or upper in sections:
             continue
         if any(upper.startswith(each + "__") for each, field in known.items() if isinstance(field.default, dict)):
             continue  # inside a value that is an object
-        close = difflib.get_close_matches(upper, known, n=1)
-        hint = f", did you mean {close[0]}?" if close else ""
-        complaints.append(f"{name} is no setting{hint}")
+        # The prefix, which all share, makes any two alike.
+        close = difflib.get_close_matches(
+            upper.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in known], n=1
+        )
+        hint = f", did you mean {PREFIX}{close[0]}?" if close else ""
+        complaints[name] = f"{name} is no setting{hint}"
     return complaints
 
 
@@ -386,4 +394,6 @@ def _complaint(error: ErrorDetails) -> str:
     parts = [str(each).upper() for each in error["loc"]]
     depth = next((depth for depth in (2, 1) if PREFIX + "__".join(parts[:depth]) in _fields()), len(parts))
     name = PREFIX + "__".join(parts[:depth]) + "".join(f"[{each}]" for each in error["loc"][depth:])
-    return f"{name}: {error['msg'].removeprefix('Value error, ')}"
+    told = error["msg"].removeprefix("Value error, ")
+    # A colon after a name that sounds secret would have redaction strike what follows.
+    return f"{name} {told}" if told.startswith("must ") else f"{name}: {told}"

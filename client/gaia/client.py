@@ -137,6 +137,7 @@ class Gaia:
             Unreachable: Redis did not answer. Whether the call was queued is then unknown; an idempotency key makes
                 it safe to submit again.
         """
+        _require_call(call)
         due = due_at(call, delay, eta)
         ready = self._prepare(call, priority, deadline, expires, due, idempotency_key, stored=result)
         if idempotency_key is None and due is None and ready.holder is None:
@@ -394,6 +395,7 @@ class Gaia:
         lists: dict[str, list[str]] = {}
         for call in calls:
             try:
+                _require_call(call)
                 ready = self._prepare(call, priority, deadline, expires, None, None, stored=stored)
                 if ready.holder is not None:
                     self._submit_by_script(call, ready, None)
@@ -418,6 +420,12 @@ class Gaia:
         except GaiaError as error:
             return error
         return None
+
+
+def _require_call(given: object) -> None:
+    """Raise `InvalidCall` unless it is one."""
+    if not isinstance(given, Call):
+        raise InvalidCall("submit", "call", f"must be a call, as api.Request(url=...), got {type(given).__name__}")
 
 
 def _outcome(pending: Pending[R], error: GaiaError | None) -> Outcome[Pending[R]]:

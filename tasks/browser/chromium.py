@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from gaia.errors import NotConfigured
+from gaia.errors import InvalidSetting, NotConfigured
 
 SETTING: Final = "GAIA_BROWSER__CHROMIUM"
 INSTALL_S: Final = 1800.0
@@ -41,12 +41,13 @@ def find(setting: str | None) -> Path:
 
     Raises:
         NotConfigured: if there is none.
+        InvalidSetting: if the setting names none.
     """
     names = NAMES if setting is None else (setting,)
     for program in filter(None, map(shutil.which, names)):
         return Path(program)
     if setting is not None:
-        raise NotConfigured(SETTING, f"{setting!r} is no program: unset it and run `make setup`")
+        raise _no_program(SETTING, setting, "make setup")
     for found in _of_playwright(Path.home() / ".cache" / "ms-playwright"):
         return found
     raise NotConfigured(SETTING, "this machine has no Chromium: run `make setup`, which installs one")
@@ -57,11 +58,18 @@ def find_full(setting: str | None) -> Path:
 
     Raises:
         NotConfigured: if there is none.
+        InvalidSetting: if the setting names none.
     """
     names = FULL_NAMES if setting is None else (setting,)
     for program in filter(None, map(shutil.which, names)):
         return Path(program)
+    if setting is not None:
+        raise _no_program(FULL_SETTING, setting, "gaia chromium --install --full")
     raise NotConfigured(FULL_SETTING, "this machine has no full Chromium: run `gaia chromium --install --full`")
+
+
+def _no_program(setting: str, given: str, command: str) -> InvalidSetting:
+    return InvalidSetting(setting, f"is {given!r}, which is no program: name another, or unset it and run `{command}`")
 
 
 def install_full(say: Say) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
 
 from config.settings import Browser
-from gaia.errors import BrowserUnavailable, NotConfigured
+from gaia.errors import BrowserUnavailable, InvalidSetting
 from tasks.browser import extensions
 from tasks.browser.devtools import DevTools, ProtocolError, Reply
 from tasks.browser.profile import Profile
@@ -109,7 +109,7 @@ class Instance:
 
         Raises:
             BrowserUnavailable: if it does not start.
-            NotConfigured: if the user of the settings does not exist.
+            InvalidSetting: if the user of the settings does not exist.
         """
         making = asyncio.create_task(asyncio.to_thread(cls, binary, settings, extensions_proxy=extensions_proxy))
         try:
@@ -306,7 +306,7 @@ def _unprivileged(user: str) -> tuple[int, int]:
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
-        raise NotConfigured("GAIA_BROWSER__USER", f"this machine has no user {user!r}") from None
+        raise InvalidSetting("GAIA_BROWSER__USER", f"is {user!r}, whom this machine does not know") from None
     return entry.pw_uid, entry.pw_gid
 
 

@@ -71,7 +71,7 @@ class Pool:
         """Lend a page in a context of its own, or with `reuse` one that the tenant used before; `give_back` follows.
 
         Raises:
-            BrowserUnavailable, NotConfigured: if no browser could be started.
+            BrowserUnavailable, NotConfigured, InvalidSetting: if no browser could be started.
         """
         await self.reserve(tenant, bound)
         try:

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from config.settings import read
 from gaia import Gaia
+from gaia.client import URL_VARIABLE
 from gaia.errors import GaiaError, NotReady
 from tasks.cli import tether
 from tasks.cli.site import Site
@@ -156,7 +157,7 @@ def _cluster(state_dir: Path, env: Mapping[str, str], log: Path, ends_at: float)
 
 def _wait_until_up(cluster: "subprocess.Popen[bytes]", state: StateDir, log: Path, ends_at: float) -> str:
     while time.monotonic() < ends_at:
-        url = state.announced()
+        url = state.announced().get(URL_VARIABLE)
         if url is not None:
             return url
         try:

@@ -19,7 +19,7 @@ import click
 from config.flower_options import flower_options
 from config.settings import Settings, load
 from gaia.redaction import scrub
-from tasks.cli import notify
+from tasks.cli import broker, notify
 from tasks.runtime.pages import local_names
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ def flower() -> None:
     options = flower_options(settings)
     # An open door that Flower reads from the environment at each request, whatever its options say.
     os.environ.pop("FLOWER_UNAUTHENTICATED_API", None)
+    # It would wait for an outage to end; that no Redis was named while a cluster runs here is a mistake.
+    if hint := broker.hint(settings):
+        broker.require(settings.redis_url, hint)
     logging.basicConfig(level=settings.worker.log_level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
 
     from tasks.app import app  # it reads the settings: not before they are known to be sound

@@ -21,6 +21,10 @@ _OPTIONS = {
 }
 
 
+def _option(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
 @click.group()
 def limits() -> None:
     """Limits by name: global, a host, key:..., job:..., pool:... . In force everywhere within a second."""
@@ -30,13 +34,16 @@ def limits() -> None:
 @click.argument("name")
 def change(name: str, **given: Any) -> None:
     """Change the limits of a name; what is left out stays as it was."""
+    changes = {field: value for field, value in given.items() if value is not None}
+    if not changes:
+        raise click.UsageError(f"Say what to set: {', '.join(map(_option, _OPTIONS))}, --shadow or --no-shadow.")
     with connected() as gaia:
-        kept = gaia.limits.set(name, **{field: value for field, value in given.items() if value is not None})
+        kept = gaia.limits.set(name, **changes)
     click.echo(_line(name, kept))
 
 
 for _field, (_kind, _help) in reversed(_OPTIONS.items()):
-    change = click.option(f"--{_field.replace('_', '-')}", type=_kind, help=_help)(change)
+    change = click.option(_option(_field), type=_kind, help=_help)(change)
 limits.command("set")(change)
 
 

@@ -13,7 +13,7 @@ from tasks.cli.output import plain
 
 COMMANDS: Final = {
     "up": "Run the whole cluster on this machine until Ctrl-C.",
-    "env": "Print the shell line that points producers at the running cluster.",
+    "env": "Print the shell lines that point producers at the running cluster.",
     "demo": "Run a cluster and a small real workload, and show what came back.",
     "worker": "Run one worker process for the named queues.",
     "queues": "Show how much waits; pause and resume.",
@@ -28,6 +28,8 @@ COMMANDS: Final = {
     "chromium": "Find Chromium, or install it.",
 }
 """Each is the command of that name in the module of that name."""
+
+DISTRIBUTION: Final = "gaia-workers"
 
 
 class _Commands(click.Group):
@@ -51,6 +53,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name=DISTRIBUTION, prog_name="gaia")
 def gaia() -> None:
     """Gaia: a worker cluster that does side effects for other programs."""
 
@@ -61,6 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         outcome: Any = gaia.main(arguments, prog_name="gaia", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except click.exceptions.NoArgsIsHelpError as failure:
+        # A command that is none without a subcommand: its help is the answer, as it is.
+        print(failure.format_message(), file=sys.stderr)
+        sys.exit(failure.exit_code)
     except Exception as failure:
         sentence = _sentence(failure)
         if sentence is None:
@@ -74,7 +81,9 @@ def _sentence(failure: Exception) -> str | None:
     """Give the one line that tells an expected failure, None for a defect."""
     if isinstance(failure, click.UsageError):
         context = failure.ctx.command_path if failure.ctx else "gaia"
-        return f"{failure.format_message()} See `{context} --help`."
+        # click lists choices in a column.
+        told = " ".join(failure.format_message().split())
+        return f"{told.removesuffix('.')}. See `{context} --help`."
     if isinstance(failure, click.ClickException):
         return failure.format_message()
     if isinstance(failure, OSError):

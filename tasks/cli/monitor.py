@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from config.settings import load
-from tasks.cli import notify
+from tasks.cli import broker, notify
 from tasks.cli.flower import address
 
 
@@ -20,6 +20,9 @@ def monitor() -> None:
     One on each machine; a Prometheus finds the machine's workers by it.
     """
     settings = load()
+    # It would wait for an outage to end; that no Redis was named while a cluster runs here is a mistake.
+    if hint := broker.hint(settings):
+        broker.require(settings.redis_url, hint)
     logging.basicConfig(level=settings.worker.log_level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
 
     from tasks.monitor.monitor import Monitor  # help does without

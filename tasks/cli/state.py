@@ -4,7 +4,7 @@
 goes with its process, `env` counts only while the lock is held, and password, port and data serve the next start.
 
     lock             held by the running `gaia up`
-    env              the address of the Redis of the running cluster, and the directory of its large bodies
+    env              the variables that lead to the running cluster: to its Redis, results, large bodies and monitor
     redis-password   of the embedded server, as long as its data
     redis-port       the one it had last
     redis.conf  redis.log  redis/
@@ -13,9 +13,10 @@ goes with its process, `env` counts only while the lock is held, and password, p
 """
 
 import fcntl
+import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,9 @@ DEFAULT: Final = Path(".gaia")
 
 PASSWORD_BYTES: Final = 32
 
+MONITOR_HOST: Final = "GAIA_MONITOR__HOST"
+MONITOR_PORT: Final = "GAIA_MONITOR__PORT"
+
 
 class StateDir:
     """Private files beneath one directory of this user."""
@@ -34,12 +38,15 @@ class StateDir:
         """Name the directory; nothing is touched yet."""
         self.path = path.absolute()
 
-    def create(self) -> None:
+    def create(self) -> Path | None:
         """Make the directory, or take an existing one of this user, for this user alone.
+
+        Give the topmost directory that was made, None if all were there.
 
         Raises:
             click.ClickException: if it cannot be made or belongs to somebody else.
         """
+        missing = [each for each in (self.path, *self.path.parents) if not each.exists()]
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             owner = self.path.stat().st_uid
@@ -49,6 +56,7 @@ class StateDir:
             raise click.ClickException(f"{self.path}: {failure.strerror}: choose another --state-dir") from None
         if owner != os.geteuid():
             raise click.ClickException(f"{self.path} belongs to user {owner}: choose another --state-dir")
+        return missing[-1] if missing else None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -129,21 +137,15 @@ class StateDir:
         path.chmod(0o600)
         return kept
 
-    def announce(self, url: str, artifacts_url: str = "") -> None:
-        """Let other commands find the running cluster."""
-        self.write("env", f"{url}\n{artifacts_url}\n")
+    def announce(self, variables: Mapping[str, str]) -> None:
+        """Let other commands find the running cluster, by the variables that lead to it."""
+        self.write("env", json.dumps(variables))
 
-    def announced(self) -> str | None:
-        """Give the address of the running cluster's Redis, password included; None if no cluster is ready."""
-        return self._announced(0)
-
-    def announced_artifacts(self) -> str | None:
-        """Give where the running cluster keeps large bodies; None if no cluster is ready."""
-        return self._announced(1)
-
-    def _announced(self, line: int) -> str | None:
+    def announced(self) -> dict[str, str]:
+        """Give the variables that lead to the running cluster, password included; none if no cluster is ready."""
         text = self.read("env") if self.held() else None
-        return text.split("\n")[line] or None if text else None
+        found: dict[str, str] = json.loads(text) if text else {}
+        return found
 
 
 def _private(path: Path, flags: int) -> int:

@@ -7,8 +7,7 @@ import click
 
 from config.settings import load
 from gaia import wire
-from gaia.store.connection import connect, reaching
-from tasks.cli import notify
+from tasks.cli import broker, notify
 
 NAME_LIMIT: Final = 64
 """Characters: percent-encoded, with the host, a name must fit into ids."""
@@ -36,10 +35,7 @@ def worker(queues: tuple[str, ...], concurrency: int | None, name: str | None) -
     """
     settings = load()
     # Celery would retry for ever; at the start, a wrong address is far more likely than an outage.
-    client = connect(settings.redis_url)
-    with reaching(settings.redis_url):
-        client.ping()
-    client.close()
+    broker.require(settings.redis_url, broker.hint(settings))
 
     from celery import signals
 

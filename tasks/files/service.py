@@ -7,7 +7,7 @@ from typing import Any
 from gaia.codec import content
 from gaia.contracts import files
 from gaia.contracts.base import Call
-from gaia.errors import DiskFull, FileFailed, FileMissing, NotConfigured, PathDenied
+from gaia.errors import DiskFull, FileFailed, FileMissing, InvalidSetting, NotConfigured, PathDenied
 from gaia.store.artifacts import Artifacts
 from gaia.store.roster import KnownRoot, Roster
 from tasks.files import batches, json_documents, states, tables, xml_documents
@@ -87,7 +87,7 @@ class FilesService:
                 found = self._roots.identity(name)
                 roster.claim(KnownRoot(name, found, name in self._roots.local))
                 removed = self._roots.annex(f"{name}:").sweep()
-            except (NotConfigured, FileFailed, FileMissing, DiskFull, PathDenied, OSError) as failure:
+            except (NotConfigured, InvalidSetting, FileFailed, FileMissing, DiskFull, PathDenied, OSError) as failure:
                 log.warning("root %r was not swept: %s", name, failure)
                 continue
             if removed:

@@ -48,7 +48,9 @@ class Fleet:
         chosen = [each.name for each in nodes if each.name == worker or (queue is not None and queue in each.queues)]
         if not chosen:
             names = ", ".join(each.name for each in nodes) or "none"
-            return Page(f"name a worker by ?worker= or ?queue=; there are: {names}\n".encode(), HTTPStatus.NOT_FOUND)
+            told = f"no worker is called {worker}" if worker else "name a worker by ?worker= or ?queue="
+            told = f"no worker serves the queue {queue}" if queue and not worker else told
+            return Page(f"{told}; there are: {names}\n".encode("utf-8", "replace"), HTTPStatus.NOT_FOUND)
         if not self._places.acquire(blocking=False):
             return CROWDED
         try:

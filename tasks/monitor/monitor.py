@@ -1,5 +1,6 @@
 """The monitor: its threads, and its pages.
 
+/                            this text
 /metrics                     the cluster's metrics; nobody is asked for them
 /targets                     the workers, as Prometheus' http_sd_config wants them: each is scraped through here
 /workers                     who lives, and how each is
@@ -9,6 +10,7 @@
 /dashboard                   the dashboards, drawn from the figures of a Prometheus
 /api/v1/query, query_range   that Prometheus, asked for them
 /liveness                    200 while the monitor's threads live
+/debug/pprof/<page>          profiles of workers, by ?worker= or ?queue=, if a token guards them
 """
 
 import threading
@@ -35,7 +37,7 @@ from tasks.scope import Clock
 HANDED_ON: Final = frozenset({"metrics", "health", "readiness", "liveness"})
 """Pages of workers that the monitor hands on, besides those below `health/`."""
 
-OPEN_TO_ALL: Final = frozenset({*PROBES, "/dashboard"})
+OPEN_TO_ALL: Final = frozenset({*PROBES, "/", "/dashboard"})
 """A browser cannot send a token with the first request. The page itself holds no figure; it asks for the token."""
 
 AT_ONCE: Final = 64
@@ -100,6 +102,7 @@ class Monitor:
     def answer(self, asked: Asked) -> Page:
         """Give a page."""
         pages: dict[str, Callable[[], Page]] = {
+            "/": lambda: Page(str(__doc__).encode()),
             "/metrics": self._metrics,
             "/targets": lambda: self._targets(asked.host),
             "/workers": self._workers,

@@ -15,7 +15,7 @@ from config.watching import Monitor
 from gaia import wire
 from gaia.errors import Unreachable
 from gaia.store import keys
-from gaia.store.connection import connect
+from gaia.store.connection import connect, show_url, why
 from gaia.store.nodes import Node, Nodes
 from gaia.store.scripts import text
 from tasks.monitor.calls import Calls, host_of
@@ -66,6 +66,7 @@ class Sampler(Thread):
         self._client = connect(url, reply_timeout_s=REPLY_BOUND_S, connect_timeout_s=REPLY_BOUND_S, retries=0)
         self._script = self._client.register_script(text("tasks.monitor", "sample"))
         self._nodes = Nodes(self._client, url)
+        self._url, self._is_away = url, False
         self._calls, self._book = calls, book
         self._clock = clock or Clock()
         self._pause_s = settings.sample_s
@@ -102,11 +103,12 @@ class Sampler(Thread):
             memory: Any = self._client.info("memory")
             clients: Any = self._client.info("clients")
         except (RedisError, OSError, Unreachable) as failure:
-            log.warning("Redis could not be looked at: %s", type(failure).__name__)
+            self._tell(failure)
             with self._book.lock:
                 self._gauges.redis_up.of().set(0)
                 self._calls.look(blind=True)
             return False
+        self._tell(None)
         with self._book.lock:
             waiting = self._enter(found, queues, nodes)
             self._gauges.enter_redis(memory, clients)
@@ -116,6 +118,17 @@ class Sampler(Thread):
             self._calls.look()
         self.latest = Sample(self._clock.monotonic(), nodes, waiting, frozenset(self._ours.intersection(queues)))
         return True
+
+    def _tell(self, failure: Exception | None) -> None:
+        """Log that Redis does not answer, once until it does again, and that."""
+        if (failure is not None) == self._is_away:
+            return
+        self._is_away, where = failure is not None, show_url(self._url)
+        if failure is None:
+            log.warning("Redis at %s answers again", where)
+        else:
+            reason = failure.reason if isinstance(failure, Unreachable) else why(failure, self._url)
+            log.warning("Redis at %s does not answer: %s", where, reason)
 
     def _live(self) -> None:
         while not self._closed.is_set():

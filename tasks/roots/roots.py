@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from config import settings
-from gaia.errors import DiskFull, FileFailed, FileMissing, GaiaError, NotConfigured, PathDenied
+from gaia.errors import DiskFull, FileFailed, FileMissing, GaiaError, InvalidSetting, NotConfigured, PathDenied
 from tasks.roots import openat2, walk
 from tasks.roots.annex import Annex, is_ours, known_identity
 from tasks.roots.usage import Quota
@@ -78,7 +78,7 @@ class Roots:
         """Give the descriptor of a path's root, to be used for `*at` calls alone; it stays open, and `Roots` owns it.
 
         Raises:
-            PathDenied, NotConfigured
+            PathDenied, NotConfigured, InvalidSetting
         """
         return self._root(path.partition(":")[0], path)
 
@@ -86,7 +86,7 @@ class Roots:
         """Give what Gaia keeps in a path's root, made at the first use.
 
         Raises:
-            PathDenied, FileFailed, DiskFull, NotConfigured
+            PathDenied, FileFailed, DiskFull, NotConfigured, InvalidSetting
         """
         root = path.partition(":")[0]
         base = self._root(root, path)
@@ -101,7 +101,7 @@ class Roots:
         """Give the identity of a root, made if it has none; "" for one that has none and cannot be written.
 
         Raises:
-            NotConfigured, PathDenied
+            NotConfigured, InvalidSetting, PathDenied
         """
         base = self._root(root, root)
         try:
@@ -125,7 +125,7 @@ class Roots:
         """Open a regular file for reading; the descriptor is closed at the end.
 
         Raises:
-            PathDenied, FileMissing, FileFailed, NotConfigured
+            PathDenied, FileMissing, FileFailed, NotConfigured, InvalidSetting
         """
         fd = self.open_to_read(path)
         try:
@@ -137,7 +137,7 @@ class Roots:
         """Open a regular file for reading; the descriptor is the caller's.
 
         Raises:
-            PathDenied, FileMissing, FileFailed, NotConfigured
+            PathDenied, FileMissing, FileFailed, NotConfigured, InvalidSetting
         """
         # Without O_NONBLOCK a FIFO would hold the thread until someone writes to it.
         fd = self._open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
@@ -154,7 +154,7 @@ class Roots:
         """Open a directory; the descriptor is closed at the end.
 
         Raises:
-            PathDenied, FileMissing, FileFailed, NotConfigured
+            PathDenied, FileMissing, FileFailed, NotConfigured, InvalidSetting
         """
         fd = self._open(path, _DIRECTORY)
         try:
@@ -170,7 +170,7 @@ class Roots:
         on the disk before the block starts.
 
         Raises:
-            PathDenied, FileMissing, FileFailed, NotConfigured
+            PathDenied, FileMissing, FileFailed, NotConfigured, InvalidSetting
         """
         root, parts = split(path)
         if not parts:
@@ -189,7 +189,7 @@ class Roots:
         roots = set()
         for each in self._directories:
             # A root that cannot be opened holds nothing that a call could reach.
-            with suppress(NotConfigured):
+            with suppress(InvalidSetting):
                 roots.add(_identity(self._root(each, each)))
         if not roots:
             return False
@@ -248,7 +248,7 @@ class Roots:
         try:
             return os.open(self._directories[root], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as failure:
-            raise NotConfigured(SETTING, f"root {root!r} is no usable directory ({failure.strerror})") from None
+            raise InvalidSetting(SETTING, f"names no usable directory as root {root!r}: {failure.strerror}") from None
 
 
 def split(path: str) -> tuple[str, list[str]]:

@@ -40,8 +40,8 @@ def run(
     log_level: str,
     memory_bytes: int | None = None,
     grace_s: float = 0.0,
-) -> int:
-    """Work until a signal ends it; give the exit code.
+) -> int | str:
+    """Work until a signal ends it; give the exit code, or why the worker could not start, as `sys.exit` takes them.
 
     Past `memory_bytes` the process drains, within `grace_s`, and executes itself anew: then this does not return.
 
@@ -72,7 +72,8 @@ def run(
     try:
         worker.start()
     except (WorkerShutdown, WorkerTerminate) as end:
-        return int(end.code or 0)
+        return end.code or 0
     if bound is not None and bound.due and not worker.exitcode:
         reexecute_if_due(bound)
-    return int(worker.exitcode or 0)
+    code: int | str | None = worker.exitcode
+    return code or 0

@@ -131,6 +131,14 @@ def test_two_workers_of_a_machine_are_two_and_their_calls_are_told_apart(
         until(lambda: page.value("celery_active_worker_count", queue_name="probe") == 1, 30)
 
 
+def test_the_address_that_is_printed_names_the_pages(fresh_url: str, start: Start) -> None:
+    page = start(fresh_url, GAIA_MONITOR__TOKEN="0123456789abcdef")
+    code, text = get(f"{page.url}/")
+    assert code == 200
+    for name in ("/metrics", "/targets", "/workers", "/health", "/readiness", "/dashboard", "/debug/pprof/"):
+        assert f"\n{name}" in text
+
+
 def test_a_scrape_asks_neither_redis_nor_a_worker(fresh_url: str, tmp_path: Path, start: Start) -> None:
     with cluster.probe_worker(fresh_url, log=tmp_path / "log"), redis.Redis.from_url(fresh_url) as client:
         page = start(fresh_url, GAIA_MONITOR__SAMPLE_S="60")

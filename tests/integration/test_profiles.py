@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import redis
 from gaia import Gaia
 from gaia.store.nodes import Node, beat, leave
 from tasks.cli.server import free_port
+from tasks.cli.state import StateDir
 from tasks.profiling.profile import Profile
 from tasks.profiling.waits import LOCK, RUNS, SAMPLER, TOLD
 from tests.support import cluster
@@ -284,7 +286,45 @@ def test_the_command_shows_threads_and_tasks_and_profiles_the_heap_of_a_queue(ru
 
 def test_the_command_says_what_is_missing(running: Running) -> None:
     assert "Name one worker, or --queue." in running.command("cpu").stderr
-    assert "name a worker" in running.command("cpu", "none@vm", "--seconds", "0.5").stderr
+    nobody = running.command("cpu", "none@vm", "--seconds", "0.5").stderr
+    assert "no worker is called none@vm; there are: " in nobody
+    assert node(running, "a") in nobody
+    assert "no worker serves the queue none; there are: " in running.command("cpu", "--queue", "none").stderr
+    assert not (running.folder / "cpu.svg").exists()
     running.environ.pop("GAIA_MONITOR__TOKEN")
     assert "GAIA_MONITOR__TOKEN" in running.command("threads", "x@vm").stderr
+    running.environ["GAIA_MONITOR__TOKEN"] = "another-0123456789"
+    assert "gaia: GAIA_MONITOR__TOKEN is wrong: " in running.command("threads", "x@vm").stderr
     running.environ["GAIA_MONITOR__TOKEN"] = TOKEN
+
+
+def test_the_command_finds_the_monitor_of_the_cluster_that_runs_here(running: Running, tmp_path: Path) -> None:
+    state = StateDir(tmp_path / ".gaia")
+    state.create()
+    here = Running(running.url, tmp_path)
+    with state.locked():
+        state.announce({"GAIA_REDIS_URL": running.url, "GAIA_MONITOR__PORT": str(running.port)})
+        here.environ = {"GAIA_MONITOR__TOKEN": TOKEN}
+        assert "gaia-call-0" in here.command("threads", node(running, "b")).stdout
+        here.environ["GAIA_REDIS_URL"] = "redis://elsewhere.invalid/0"
+        assert "does not answer on port 9808 of 127.0.0.1" in here.command("threads", "b@vm").stderr
+
+
+def test_py_spy_samples_the_worker_of_the_cluster_that_runs_here(running: Running, tmp_path: Path) -> None:
+    name = node(running, "a")
+    program = tmp_path / "bin" / "py-spy"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$@" >called\n')
+    program.chmod(0o755)
+    state = StateDir(tmp_path / ".gaia")
+    state.create()
+    here = Running(running.url, tmp_path)
+    here.environ = {"PATH": f"{program.parent}:{os.defpath}"}
+    with state.locked(), Gaia(running.url) as g:
+        state.announce({"GAIA_REDIS_URL": running.url})
+        done = here.command("cpu", name, "--py-spy", "--seconds", "2")
+        assert done.returncode == 0, done.stderr
+        pid = next(each.pid for each in g.nodes() if each.name == name)
+        told = f"record --pid {pid} --format flamegraph --duration 2 --output cpu.svg\n"
+        assert (tmp_path / "called").read_text() == told
+        assert f"no worker is called x; there are: {name}" in here.command("cpu", "x", "--py-spy").stderr

@@ -18,6 +18,7 @@ import redis
 
 from gaia import Gaia, files, network, process, wire
 from gaia.errors import Transient
+from tasks.cli import producer
 from tasks.cli.server import free_port
 from tests.support import cluster
 from tests.support.cluster import get
@@ -137,15 +138,46 @@ def workers(page: str) -> list[str]:
 
 
 def test_env_is_a_shell_line_that_leads_a_producer_to_the_workers(up: Up) -> None:
-    redis_line, artifacts_line = up.env().stdout.splitlines()
+    redis_line, artifacts_line, monitor_line = up.env().stdout.splitlines()
     assert re.fullmatch(r"export GAIA_REDIS_URL='redis://:[0-9a-f]{64}@127\.0\.0\.1:\d+/0'", redis_line)
     assert artifacts_line == f"export GAIA_ARTIFACTS__URL='{up.state / 'artifacts'}'"
+    assert monitor_line == f"export GAIA_MONITOR__PORT='{up.monitor().rpartition(':')[2]}'"
     with Gaia(up.url()) as g:
         g.submit(files.Write("data:a/b.txt", b"hello")).get(timeout=30)
         assert g.submit(files.Read("data:a/b.txt")).get(timeout=30).body == b"hello"
         assert "127.0.0.1" in g.submit(network.Resolve("localhost")).get(timeout=30).addresses
         assert g.submit(process.Run(("/bin/uname",))).get(timeout=30).exit_code == 0
     assert (up.state / "files" / "a" / "b.txt").read_bytes() == b"hello"
+
+
+def test_it_is_up_when_the_monitor_finds_it_ready(start: Start) -> None:
+    one = start("--queues", "network", "--no-flower", "--monitor-port", "0").wait_ready()
+    assert get(f"{one.monitor()}/readiness") == (200, '{\n  "status": "ready",\n  "reasons": []\n}\n')
+    assert "Not ready" not in one.said()
+    assert f"Dashboard {one.monitor()}/dashboard" in one.said()
+
+
+def test_what_the_monitor_misses_of_queues_that_were_left_out_is_told_and_not_waited_for(
+    start: Start, fresh_url: str
+) -> None:
+    with Gaia(fresh_url) as g:
+        g.submit(files.Read("data:a"))
+    options = ("--queues", "network", "--no-flower", "--monitor-port", "0")
+    one = start(*options, GAIA_REDIS_URL=fresh_url).wait_ready()
+    assert "Not ready files: no worker consumes\n" in one.said()
+
+
+def test_a_result_store_of_its_own_is_told_to_producers(
+    start: Start, redis_url: str, fresh_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = start("--queues", "network", "--no-flower", "--no-monitor", GAIA_RESULT_URL=fresh_url).wait_ready()
+    assert f"export GAIA_RESULT_URL='{fresh_url}'" in one.env().stdout
+    one.state.rename(one.directory / ".gaia")
+    monkeypatch.chdir(one.directory)
+    for name in ("GAIA_REDIS_URL", "GAIA_RESULT_URL", "GAIA_ARTIFACTS__URL"):
+        monkeypatch.delenv(name, raising=False)
+    with producer.connected() as g:
+        assert g.submit(network.Resolve("localhost")).get(timeout=30).addresses
 
 
 def test_the_password_is_on_no_command_line_and_in_no_output(up: Up) -> None:

@@ -142,7 +142,7 @@ def running(scenery: Scenery) -> Iterator[Field]:
         started = subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
         stack.callback(cluster.stop, started, 60)
         until(lambda: started.poll() is not None or state.announced(), START_S, what="the cluster")
-        url = state.announced()
+        url = state.announced().get("GAIA_REDIS_URL")
         assert url, (directory / "cluster.log").read_text(errors="replace")
         leaking = cluster.Worker(
             [*tied, sys.executable, "-m", "tests.soak.leaking_worker"],

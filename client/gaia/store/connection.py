@@ -17,7 +17,14 @@ CONNECT_TIMEOUT_S: Final = 3.0
 REPLY_TIMEOUT_S: Final = 10.0
 POOL_WAIT_S: Final = 10.0
 
-URL_FORM: Final = "must be redis://[user:password@]host[:port][/number], or rediss://; a password is percent-encoded"
+URL_FORM: Final = (
+    "must be redis://host[:port][/number], or rediss://; a user and a percent-encoded password go before the host, "
+    "as user:password@"
+)
+"""Without anything that redaction would take for a password."""
+
+NEEDS_PASSWORD: Final = ("NOAUTH", "HELLO must be called", "Authentication required")
+"""What servers say to a client that gives no password where one is needed; the last two are what redis-py leaves."""
 
 _TIMEOUTS: Final[dict[str, Any]] = {
     "socket_connect_timeout": CONNECT_TIMEOUT_S,
@@ -101,8 +108,15 @@ class reaching:  # noqa: N801 - a context manager; as a generator it would cost 
             Unreachable: in place of a failure of Redis or the network.
         """
         if isinstance(failure, (RedisError, OSError)):
-            scrub = redaction.Scrubber(redaction.secrets_of_url(self._url))
-            raise Unreachable(show_url(self._url), scrub(str(failure) or type(failure).__name__)) from None
+            raise Unreachable(show_url(self._url), why(failure, self._url)) from None
+
+
+def why(failure: BaseException, url: str) -> str:
+    """Say why Redis did not answer; the password stays out."""
+    text = str(failure)
+    if text.startswith(NEEDS_PASSWORD):
+        return "it wants a password, and the URL has none"
+    return redaction.Scrubber(redaction.secrets_of_url(url))(text or type(failure).__name__)
 
 
 def show_url(url: str) -> str:

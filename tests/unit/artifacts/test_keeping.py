@@ -40,7 +40,7 @@ def test_an_argument_goes_before_the_environment() -> None:
 def test_another_url_is_refused_by_producer_and_worker_and_not_shown(url: str) -> None:
     with pytest.raises(InvalidSetting, match="GAIA_ARTIFACTS__URL must be file:///directory") as of_producer:
         Gaia(NOWHERE, artifacts_url=url)
-    with pytest.raises(SettingsError, match="GAIA_ARTIFACTS__URL: must be file:///directory") as of_worker:
+    with pytest.raises(SettingsError, match="GAIA_ARTIFACTS__URL must be file:///directory") as of_worker:
         read({"GAIA_ARTIFACTS__URL": url})
     assert "geheim" not in f"{of_producer.value} {of_worker.value}"
 

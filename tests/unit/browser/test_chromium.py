@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gaia.errors import NotConfigured
+from gaia.errors import InvalidSetting, NotConfigured
 from tasks.browser import chromium
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="apt-get installs for root alone")
@@ -41,10 +41,10 @@ def test_the_setting_may_be_a_name_on_the_path(folder: Path) -> None:
 @pytest.mark.parametrize("setting", ["/no/such/file", "nothing", ""])
 def test_a_setting_that_names_nothing_is_told_and_nothing_else_taken(folder: Path, setting: str) -> None:
     program(folder / "chromium")
-    with pytest.raises(NotConfigured) as caught:
+    with pytest.raises(InvalidSetting, match=r"GAIA_BROWSER__CHROMIUM is '.*', which is no program: .*`make setup`"):
         chromium.find(setting)
-    assert caught.value.setting == "GAIA_BROWSER__CHROMIUM"
-    assert "make setup" in caught.value.reason
+    with pytest.raises(InvalidSetting, match=r"GAIA_BROWSER__FULL_CHROMIUM is '.*', which is no program: .*--full`"):
+        chromium.find_full(setting)
 
 
 def test_a_file_that_cannot_be_run_is_no_browser(folder: Path) -> None:

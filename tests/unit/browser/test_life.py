@@ -21,7 +21,7 @@ from gaia.contracts.browser import Capture, Captured
 from gaia.errors import (
     BrowserUnavailable,
     Cancelled,
-    NotConfigured,
+    InvalidSetting,
     PageCrashed,
     PageTimedOut,
     PoolExhausted,
@@ -224,9 +224,9 @@ def test_a_page_whose_process_dies_twice_has_crashed(make: Make, site: Site) -> 
 
 
 def test_what_is_no_chromium_is_told(make: Make) -> None:
-    with pytest.raises(NotConfigured) as missing:
+    with pytest.raises(InvalidSetting) as missing:
         take(make(chromium="/no/such/chromium"), html="x")
-    assert missing.value.setting == "GAIA_BROWSER__CHROMIUM"
+    assert str(missing.value).startswith("GAIA_BROWSER__CHROMIUM is '/no/such/chromium', which is no program: ")
     with pytest.raises(BrowserUnavailable) as wrong:
         take(make(chromium="/bin/false"), html="x")
     assert wrong.value.reason == "Chromium ended at once: it said nothing"
@@ -234,9 +234,9 @@ def test_what_is_no_chromium_is_told(make: Make) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only a worker that runs as root changes the user")
 def test_an_unknown_user_is_told(make: Make) -> None:
-    with pytest.raises(NotConfigured) as caught:
+    with pytest.raises(InvalidSetting) as caught:
         take(make(user="no-such-user"), html="x")
-    assert caught.value.setting == "GAIA_BROWSER__USER"
+    assert str(caught.value) == "GAIA_BROWSER__USER is 'no-such-user', whom this machine does not know"
 
 
 def test_a_failed_start_leaves_nothing(make: Make, temporary: Path) -> None:

@@ -45,7 +45,6 @@ def test_a_reset_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         (["a.example", "--rate-per-s", "-1"], "'rate_per_s' must be"),
         (["a.example", "--rate-per-s", "nan"], "'rate_per_s' must be"),
         (["a.example", "--burst", "0"], "'burst' must be a whole number"),
-        (["a.example"], "must be given"),
         (["http://a.example", "--burst", "1"], "'name' must be 'global', a host"),
     ],
 )
@@ -56,6 +55,13 @@ def test_what_makes_no_sense_is_told_in_one_line(
     assert code == 1
     assert told in said
     assert said.count("\n") == 1
+
+
+def test_what_could_be_set_is_named_where_nothing_is(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = run(capsys, "set", "a.example")
+    assert code == 2
+    assert "Say what to set: --rate-per-s, --burst, --concurrency, " in said
+    assert "--shadow or --no-shadow" in said
 
 
 def test_a_value_that_is_no_number_is_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:

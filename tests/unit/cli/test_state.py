@@ -8,6 +8,8 @@ import pytest
 
 from tasks.cli.state import StateDir
 
+VARIABLES = {"GAIA_REDIS_URL": "redis://127.0.0.1:1/0", "GAIA_ARTIFACTS__URL": "/a directory\nof 'two' lines=2"}
+
 pytestmark = pytest.mark.usefixtures("umask_open")
 
 
@@ -26,6 +28,12 @@ def test_the_directory_is_for_its_user_alone(state: StateDir) -> None:
     assert mode(state.path) == 0o700
 
 
+def test_what_was_made_is_told_from_its_top(tmp_path: Path) -> None:
+    assert StateDir(tmp_path / "a" / "b").create() == tmp_path / "a"
+    assert StateDir(tmp_path / "a" / "c").create() == tmp_path / "a" / "c"
+    assert StateDir(tmp_path / "a" / "b").create() is None
+
+
 def test_a_directory_that_was_open_is_closed(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     StateDir(tmp_path).create()
@@ -34,7 +42,7 @@ def test_a_directory_that_was_open_is_closed(tmp_path: Path) -> None:
 
 def test_files_are_for_their_user_alone(state: StateDir) -> None:
     state.password()
-    state.announce("redis://:secret@127.0.0.1:1/0")
+    state.announce({"GAIA_REDIS_URL": "redis://:secret@127.0.0.1:1/0"})
     with state.locked():
         assert {mode(each) for each in state.path.iterdir()} == {0o600}
 
@@ -78,7 +86,7 @@ def test_a_link_in_place_of_a_file_is_not_followed(state: StateDir, tmp_path: Pa
     victim = tmp_path / "victim"
     victim.write_text("mine")
     (state.path / "env").symlink_to(victim)
-    state.announce("redis://127.0.0.1:1/0")
+    state.announce(VARIABLES)
     assert victim.read_text() == "mine"
 
 
@@ -96,22 +104,22 @@ def test_the_lock_is_free_again_after_its_holder(state: StateDir) -> None:
 
 def test_an_address_counts_only_while_a_cluster_holds_the_directory(state: StateDir) -> None:
     with state.locked():
-        assert state.announced() is None
-        state.announce("redis://127.0.0.1:1/0")
-        assert state.announced() == "redis://127.0.0.1:1/0"
-    assert state.announced() is None
-    state.announce("redis://127.0.0.1:1/0")
-    assert state.announced() is None
+        assert state.announced() == {}
+        state.announce(VARIABLES)
+        assert state.announced() == VARIABLES
+    assert state.announced() == {}
+    state.announce(VARIABLES)
+    assert state.announced() == {}
 
 
 def test_an_address_left_by_a_killed_cluster_is_forgotten(state: StateDir) -> None:
-    state.announce("redis://127.0.0.1:1/0")
+    state.announce(VARIABLES)
     with state.locked():
-        assert state.announced() is None
+        assert state.announced() == {}
 
 
 def test_a_directory_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
-    assert StateDir(tmp_path / "nothing").announced() is None
+    assert StateDir(tmp_path / "nothing").announced() == {}
 
 
 def test_a_child_does_not_inherit_the_lock(state: StateDir) -> None:

@@ -19,6 +19,6 @@ def test_elsewhere_it_is(host: str) -> None:
 
 @pytest.mark.parametrize("given", ["short", "with a blank in the middle", "ünicode-0123456789", "a\nb0123456789abcdef"])
 def test_a_token_that_is_none_is_refused_and_not_shown(given: str) -> None:
-    with pytest.raises(SettingsError, match="GAIA_MONITOR__TOKEN: must be") as caught:
+    with pytest.raises(SettingsError, match="GAIA_MONITOR__TOKEN must be") as caught:
         read({"GAIA_MONITOR__TOKEN": given})
     assert given not in str(caught.value)

@@ -222,6 +222,15 @@ def test_a_call_that_its_contract_refuses_is_not_queued(gaia: Gaia, client: redi
     assert client.dbsize() == 0
 
 
+@pytest.mark.parametrize("given", ["x", None, files.Read, {"path": "data:a"}])
+def test_what_is_no_call_is_refused(gaia: Gaia, given: Any) -> None:
+    with pytest.raises(InvalidCall, match="must be a call") as caught:
+        gaia.submit(given, delay=0)
+    assert caught.value.reason.endswith(f"got {type(given).__name__}")
+    (outcome,) = gaia.submit_many([given])
+    assert str(outcome.error) == str(caught.value)
+
+
 def test_a_message_over_the_limit_is_refused_and_holds_no_key(gaia: Gaia, client: redis.Redis) -> None:
     large = api.Request("http://h/", json="x" * wire.MESSAGE_LIMIT_BYTES)
     for key in (None, "large"):

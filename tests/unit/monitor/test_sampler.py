@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from tasks.monitor.calls import Calls
 from tasks.monitor.sampler import Sampler
 from tasks.monitor.series import Book
 from tasks.scope import Clock
+from tests.support import cluster
+from tests.support.waiting import until
 
 
 class Look:
@@ -157,6 +160,31 @@ def test_a_redis_that_is_away_shows_and_the_last_figures_stay(look: Look) -> Non
     assert look.value("gaia_redis_up") == 1
     look.now += 60
     assert look.sampler.stale()
+
+
+def test_a_redis_that_is_away_is_told_of_once_and_again_when_it_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with cluster.server(tmp_path) as server:
+        look = Look(server.url)
+        assert look.sampler.look()
+        assert not caplog.messages
+        server.kill()
+        for _ in range(3):
+            assert not look.sampler.look()
+        server.start()
+        until(look.sampler.look)
+        assert look.sampler.look()
+        look.sampler._client.close()
+    where, password = (
+        f"Redis at redis://***@{server.url.rpartition('@')[2]}",
+        server.url.split(":")[2].partition("@")[0],
+    )
+    away, back = caplog.messages
+    assert away.startswith(f"{where} does not answer: ")
+    assert "onnection" in away
+    assert back == f"{where} answers again"
+    assert password not in caplog.text
 
 
 def test_a_stock_queue_is_looked_at_and_not_said_to_be_without_workers(look: Look, store: "redis.Redis") -> None:
