@@ -36,15 +36,20 @@ _FONTS: Final = ("fonts-dejavu-core", "fonts-liberation")
 Say = Callable[[str], None]
 
 
+def program(name: str) -> Path | None:
+    """Give the path of a program that is named by its path or found on the PATH, None if there is none."""
+    found = shutil.which(name)
+    return None if found is None else Path(found)
+
+
 def find(setting: str | None) -> Path:
     """Give the path of the browser: the setting, else the first found of the usual places.
 
     Raises:
         NotConfigured: if there is none.
     """
-    names = NAMES if setting is None else (setting,)
-    for program in filter(None, map(shutil.which, names)):
-        return Path(program)
+    for found in filter(None, map(program, NAMES if setting is None else (setting,))):
+        return found
     if setting is not None:
         raise NotConfigured(SETTING, f"{setting!r} is no program: unset it and run `make setup`")
     for found in _of_playwright(Path.home() / ".cache" / "ms-playwright"):
@@ -58,9 +63,8 @@ def find_full(setting: str | None) -> Path:
     Raises:
         NotConfigured: if there is none.
     """
-    names = FULL_NAMES if setting is None else (setting,)
-    for program in filter(None, map(shutil.which, names)):
-        return Path(program)
+    for found in filter(None, map(program, FULL_NAMES if setting is None else (setting,))):
+        return found
     raise NotConfigured(FULL_SETTING, "this machine has no full Chromium: run `gaia chromium --install --full`")
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
 
 from config.settings import Browser
-from gaia.errors import BrowserUnavailable, NotConfigured
+from gaia.errors import BrowserUnavailable, InvalidSetting
 from tasks.browser import extensions
 from tasks.browser.devtools import DevTools, ProtocolError, Reply
 from tasks.browser.profile import Profile
@@ -78,7 +78,7 @@ class Instance:
         self._binary = binary
         self._settings = settings
         self._extensions_proxy = extensions_proxy
-        self._owner = _unprivileged(settings.user) if os.geteuid() == 0 else None
+        self._owner = unprivileged(settings.user) if os.geteuid() == 0 else None
         self._closed = False
         self._last_words = b""
         self._stderr: asyncio.ReadTransport | None = None
@@ -109,7 +109,7 @@ class Instance:
 
         Raises:
             BrowserUnavailable: if it does not start.
-            NotConfigured: if the user of the settings does not exist.
+            InvalidSetting: if the user of the settings does not exist.
         """
         making = asyncio.create_task(asyncio.to_thread(cls, binary, settings, extensions_proxy=extensions_proxy))
         try:
@@ -302,11 +302,16 @@ def _command(
     return [*shell, setpriv, *privileges, "--", *argv]
 
 
-def _unprivileged(user: str) -> tuple[int, int]:
+def unprivileged(user: str) -> tuple[int, int]:
+    """Give the ids of the user and its group.
+
+    Raises:
+        InvalidSetting: this machine does not know the user.
+    """
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
-        raise NotConfigured("GAIA_BROWSER__USER", f"this machine has no user {user!r}") from None
+        raise InvalidSetting("GAIA_BROWSER__USER", f"names {user!r}, a user that this machine does not have") from None
     return entry.pw_uid, entry.pw_gid
 
 

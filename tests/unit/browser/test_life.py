@@ -21,6 +21,7 @@ from gaia.contracts.browser import Capture, Captured
 from gaia.errors import (
     BrowserUnavailable,
     Cancelled,
+    InvalidSetting,
     NotConfigured,
     PageCrashed,
     PageTimedOut,
@@ -234,7 +235,7 @@ def test_what_is_no_chromium_is_told(make: Make) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only a worker that runs as root changes the user")
 def test_an_unknown_user_is_told(make: Make) -> None:
-    with pytest.raises(NotConfigured) as caught:
+    with pytest.raises(InvalidSetting) as caught:
         take(make(user="no-such-user"), html="x")
     assert caught.value.setting == "GAIA_BROWSER__USER"
 
