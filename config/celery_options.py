@@ -41,6 +41,8 @@ def celery_options(settings: Settings) -> dict[str, Any]:
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
+        # Of Celery's own command, unless -c is given; None is the number of cores.
+        "worker_concurrency": settings.worker.concurrency,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_send_task_events": True,
         "worker_hijack_root_logger": False,

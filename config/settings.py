@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from pydantic_settings.sources.utils import parse_env_vars
 
 from config.browser import Browser as Browser  # noqa: PLC0414 - a section like those here
+from config.nameservers import Nameserver
 from config.programs import Process
 from config.section import Directory, Section, Text
 from config.watching import Monitor
@@ -171,7 +172,7 @@ class Files(Section):
 class Network(Section):
     """Names and reachability."""
 
-    nameservers: tuple[Text, ...] = Field(default=(), examples=[["192.0.2.53", "192.0.2.54:5353"]])
+    nameservers: tuple[Nameserver, ...] = Field(default=(), examples=[["192.0.2.53", "192.0.2.54:5353"]])
     """`address` or `address:port` of DNS servers. Those of /etc/resolv.conf by default."""
     cache_entries: int = Field(default=1000, ge=1)
     """Names kept; the least recently used goes first."""

@@ -4,8 +4,9 @@
 command line.
 """
 
+import logging
 import sys
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import redis
 from celery import Celery, signals
@@ -16,8 +17,8 @@ from config.settings import Settings, SettingsError, load
 from gaia import wire
 from gaia.errors import GaiaError
 from gaia.store import keys, nodes
-from gaia.store.artifacts import Keeping
 from gaia.store.connection import connect
+from gaia.store.directory import DirectoryArtifacts
 from gaia.store.nodes import Nodes
 from gaia.store.roster import Roster
 from tasks import wiring
@@ -26,11 +27,13 @@ from tasks.artifacts import keeping as artifacts_keeping
 from tasks.artifacts.sweeper import Sweeper
 from tasks.broker import holder, probe, transport
 from tasks.broker.storing import Storer
+from tasks.browser import preflight as browser_preflight
 from tasks.browser import tasks as browser_tasks
 from tasks.checkup import Checkup
 from tasks.delivery.running import Running
 from tasks.files import tasks as files_tasks
 from tasks.network import tasks as network_tasks
+from tasks.process import preflight as process_preflight
 from tasks.process import tasks as process_tasks
 from tasks.runtime import endpoint, logs, node, services, stopping
 from tasks.runtime.vitals import Vitals
@@ -42,6 +45,8 @@ SUBSYSTEMS = (api_tasks, files_tasks, browser_tasks, process_tasks, network_task
 
 BACKEND = "tasks.broker.backend:Backend"
 EVENTS = "tasks.broker.events:Dispatcher"
+
+log = logging.getLogger(__name__)
 
 BODY_MARGIN_S: Final = 60
 """A result's large bodies are stored before it and outlive it."""
@@ -78,7 +83,9 @@ def build(settings: Settings) -> Celery:
     signals.celeryd_init.connect(_require_fit, weak=False)
     storer = _storer(settings)
     signals.celeryd_after_setup.connect(_require_one_process, weak=False)
-    pages = _serve(settings, storer)
+    directory = keeping.shared()
+    pages = _serve(settings, storer, directory)
+    _require_machine(found, settings, directory)
     # Before the worker is a node, which would be sent calls about its roots.
     _claim_roots(found, Roster(broker, settings.redis_url))
     # Before the node goes, and with it the way to what lives here.
@@ -90,7 +97,7 @@ def build(settings: Settings) -> Celery:
         settings.files.local,
         lambda: pages.url,
     )
-    _sweep(keeping, broker)
+    _sweep(directory, broker)
     stopping.install(running, services.close_services, settings.worker.grace_s)
     signals.setup_logging.connect(lambda **_: logs.configure(settings.worker.log_level), weak=False)
     return found
@@ -121,13 +128,46 @@ def _require_one_process(instance: Any, **_: Any) -> None:
         sys.exit("gaia: a pool of processes cannot be used; start more workers, or use -P threads or -P solo")
 
 
-def _serve(settings: Settings, storer: Storer | None) -> endpoint.Endpoint:
+def _serve(settings: Settings, storer: Storer | None, directory: DirectoryArtifacts | None) -> endpoint.Endpoint:
     """Let every worker of this process serve its pages."""
     own = settings.worker
     vitals = Vitals(hindered=list if storer is None else storer.trouble)
-    pages = endpoint.Endpoint(vitals, Checkup(vitals.queues, vitals.unready, Clock()).report)
+    checkup = Checkup(vitals.queues, vitals.unready, Clock(), lambda: _troubles(directory))
+    pages = endpoint.Endpoint(vitals, checkup.report)
     endpoint.install(pages, vitals, own.host, own.port, bearer(settings, own.host, "GAIA_WORKER__HOST"))
     return pages
+
+
+def _troubles(directory: DirectoryArtifacts | None) -> list[str]:
+    """Say what is wrong with what every subsystem uses: large bodies cannot be stored, all else goes on."""
+    reason = "" if directory is None else directory.trouble()
+    return [reason] if reason else []
+
+
+def _require_machine(app: Celery, settings: Settings, directory: DirectoryArtifacts | None) -> None:
+    """Refuse to start a worker whose machine has not what the settings of its queues name; warn of what may come."""
+
+    def on_setup(**_: Any) -> None:
+        queues = app.amqp.queues.consume_from
+        warnings = _troubles(directory)
+        try:
+            if "process" in queues:
+                process_preflight.require(settings.process)
+            if "browser" in queues:
+                browser_preflight.require(settings.browser)
+                warnings += filter(None, [browser_preflight.warning(settings.browser)])
+        except GaiaError as failure:
+            _refuse(failure)
+        for each in warnings:
+            log.warning("%s", each)
+
+    signals.celeryd_after_setup.connect(on_setup, weak=False)
+
+
+def _refuse(failure: GaiaError) -> NoReturn:
+    """End the worker in one sentence. Celery hands the code of an exit on, which must be a number."""
+    sys.stderr.write(f"gaia: {failure}\n")
+    raise SystemExit(1)
 
 
 def _claim_roots(app: Celery, roster: Roster) -> None:
@@ -138,14 +178,13 @@ def _claim_roots(app: Celery, roster: Roster) -> None:
             try:
                 files_tasks.service().start(roster)
             except GaiaError as failure:
-                sys.exit(f"gaia: {failure}")
+                _refuse(failure)
 
     signals.celeryd_after_setup.connect(on_setup, weak=False)
 
 
-def _sweep(keeping: Keeping, broker: redis.Redis) -> None:
+def _sweep(directory: DirectoryArtifacts | None, broker: redis.Redis) -> None:
     """Let this worker take its turns at removing expired bodies, if there is a directory."""
-    directory = keeping.shared()
     if directory is not None:
         sweeper = Sweeper(directory, broker)
         signals.worker_ready.connect(lambda **_: sweeper.start(), weak=False)

@@ -36,6 +36,12 @@ _FONTS: Final = ("fonts-dejavu-core", "fonts-liberation")
 Say = Callable[[str], None]
 
 
+def program(name: str) -> Path | None:
+    """Give the path of a program that is named by its path or found on the PATH, None if there is none."""
+    found = shutil.which(name)
+    return None if found is None else Path(found)
+
+
 def find(setting: str | None) -> Path:
     """Give the path of the browser: the setting, else the first found of the usual places.
 
@@ -43,9 +49,8 @@ def find(setting: str | None) -> Path:
         NotConfigured: if there is none.
         InvalidSetting: if the setting names none.
     """
-    names = NAMES if setting is None else (setting,)
-    for program in filter(None, map(shutil.which, names)):
-        return Path(program)
+    for found in filter(None, map(program, NAMES if setting is None else (setting,))):
+        return found
     if setting is not None:
         raise _no_program(SETTING, setting, "make setup")
     for found in _of_playwright(Path.home() / ".cache" / "ms-playwright"):
@@ -60,9 +65,8 @@ def find_full(setting: str | None) -> Path:
         NotConfigured: if there is none.
         InvalidSetting: if the setting names none.
     """
-    names = FULL_NAMES if setting is None else (setting,)
-    for program in filter(None, map(shutil.which, names)):
-        return Path(program)
+    for found in filter(None, map(program, FULL_NAMES if setting is None else (setting,))):
+        return found
     if setting is not None:
         raise _no_program(FULL_SETTING, setting, "gaia chromium --install --full")
     raise NotConfigured(FULL_SETTING, "this machine has no full Chromium: run `gaia chromium --install --full`")

@@ -78,7 +78,7 @@ class Instance:
         self._binary = binary
         self._settings = settings
         self._extensions_proxy = extensions_proxy
-        self._owner = _unprivileged(settings.user) if os.geteuid() == 0 else None
+        self._owner = unprivileged(settings.user) if os.geteuid() == 0 else None
         self._closed = False
         self._last_words = b""
         self._stderr: asyncio.ReadTransport | None = None
@@ -302,11 +302,16 @@ def _command(
     return [*shell, setpriv, *privileges, "--", *argv]
 
 
-def _unprivileged(user: str) -> tuple[int, int]:
+def unprivileged(user: str) -> tuple[int, int]:
+    """Give the ids of the user and its group.
+
+    Raises:
+        InvalidSetting: this machine does not know the user.
+    """
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
-        raise InvalidSetting("GAIA_BROWSER__USER", f"is {user!r}, whom this machine does not know") from None
+        raise InvalidSetting("GAIA_BROWSER__USER", f"names {user!r}, a user that this machine does not have") from None
     return entry.pw_uid, entry.pw_gid
 
 

@@ -1,7 +1,6 @@
 """`gaia dead`: the dead letters."""
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from typing import Final
 
 import click
@@ -11,7 +10,7 @@ from rich.text import Text
 
 from gaia.errors import NotReplayable
 from gaia.store.dead import DeadLetters
-from tasks.cli.output import plain
+from tasks.cli.output import moment, plain
 from tasks.cli.producer import connected
 
 TABLE_WIDTH: Final = 120
@@ -35,7 +34,7 @@ def list_letters(limit: int) -> None:
     table = Table(Column("id", no_wrap=True), "at", "operation", Column("reason", overflow="fold"), "bytes")
     for each in letters:
         # Text, since what others wrote may look like rich's markup.
-        told = (each.id, _time(each.at), each.operation or each.queue, each.reason, str(each.size_bytes))
+        told = (each.id, moment(each.at), each.operation or each.queue, each.reason, str(each.size_bytes))
         table.add_row(*(Text(plain(part)) for part in told))
     Console(width=max(Console().width, TABLE_WIDTH)).print(table)
 
@@ -51,8 +50,8 @@ def show(letter_id: str) -> None:
         raise click.ClickException(message)
     rows = {
         "id": letter.id,
-        "submitted": "unknown" if letter.submitted_at is None else _time(letter.submitted_at),
-        "at": _time(letter.at),
+        "submitted": "unknown" if letter.submitted_at is None else moment(letter.submitted_at),
+        "at": moment(letter.at),
         "queue": letter.queue,
         "operation": letter.operation,
         "call": letter.call,
@@ -65,7 +64,7 @@ def show(letter_id: str) -> None:
     for name, value in rows.items():
         click.echo(f"{name:<12} {plain(str(value))}")
     for number, event in enumerate(letter.history):
-        told = f"{_time(event.at)} {event.what}" + (f": {event.error}" if event.error else "")
+        told = f"{moment(event.at)} {event.what}" + (f": {event.error}" if event.error else "")
         click.echo(f"{'' if number else 'history':<12} {plain(told)}")
 
 
@@ -104,7 +103,3 @@ def _each(ids: tuple[str, ...], *, everything: bool, act: Callable[[DeadLetters,
                 failures.append(f"there is no dead letter {each}")
     if failures:
         raise click.ClickException("; ".join(failures))
-
-
-def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(sep=" ", timespec="seconds")

@@ -4,9 +4,10 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from gaia.store.limits import Limit, shown
+from tasks.cli.output import moment
 from tasks.cli.producer import connected
 
 _OPTIONS = {
@@ -61,15 +62,23 @@ def get(name: str) -> None:
 
 @limits.command("list")
 def list_limits() -> None:
-    """Show everything that is set."""
+    """Show everything that is set, and the circuits that are not closed."""
     with connected() as gaia:
-        found = gaia.limits.list()
-    if not found:
+        found, circuits = gaia.limits.list(), gaia.limits.circuits()
+    if found:
+        table = Table("name", "what is set")
+        for name, each in found.items():
+            table.add_row(name, _fields(each))
+        Console().print(table)
+    else:
         click.echo("nothing is set: the workers' settings hold (`gaia settings`)")
+    if not circuits:
+        click.echo("no circuit is open")
         return
-    table = Table("name", "what is set")
-    for name, each in found.items():
-        table.add_row(name, _fields(each))
+    table = Table(Column("circuit", overflow="fold"), "state", "since", "until")
+    for circuit in circuits:
+        until = moment(circuit.until) if circuit.until else "its probes succeed"
+        table.add_row(circuit.name, circuit.state.replace("_", " "), moment(circuit.since), until)
     Console().print(table)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from datetime import UTC, datetime
 from typing import Final, TextIO
 
 LINE_LIMIT_BYTES: Final = 64 * 1024
@@ -73,3 +74,8 @@ class Lines:
     def flush(self) -> list[str]:
         """Give the last line, which lacks its end."""
         return self.feed(b"\n") if self._rest else []
+
+
+def moment(at: float) -> str:
+    """Write a Unix time."""
+    return datetime.fromtimestamp(at, UTC).isoformat(sep=" ", timespec="seconds")

@@ -1,4 +1,7 @@
-"""`gaia roots`: which directories the cluster knows as the roots of files."""
+"""`gaia roots`: the identities by which the cluster knows the roots of files.
+
+Which directory a root is says each worker's own settings; see docs/files.md.
+"""
 
 import sys
 
@@ -21,6 +24,9 @@ def show() -> None:
     """Print a row a root."""
     with connected() as gaia:
         known, nodes = gaia.roots.list(), gaia.nodes()
+    if not known:
+        click.echo("no root is known: the next worker of files that starts enters its own")
+        return
     table = Table("root", "identity", "local", "workers that have it")
     for each in known:
         holders = ", ".join(node.name for node in nodes if each.name in node.roots) if each.local else "all"
@@ -36,4 +42,4 @@ def forget(name: str) -> None:
         found = gaia.roots.forget(name)
     if not found:
         sys.exit(f"gaia: no root is known as {name}")
-    click.echo(f"{name} is forgotten")
+    click.echo(f"{name} is forgotten: workers that run go on serving it, the next one that starts enters its own")

@@ -14,6 +14,8 @@ HEADER = """# Settings
 
 Environment variables, read once when a process starts. A variable that begins with `GAIA_` and is none of these stops
 the boot, as does a value that does not fit; the message names it. Lists and objects are JSON.
+A program, user or control group that this machine has not stops the workers of the queue that needs it; a directory
+that is not there yet makes them unhealthy or degraded (workers.md).
 
 This page is made by `gaia settings --markdown`.
 

@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
+from config.nameservers import Server
 from gaia.errors import ResolverFailed
 from tasks.egress import wire
 from tasks.egress.cache import Key
-from tasks.egress.stub import Server, Stub
+from tasks.egress.stub import Stub
 
 IN_FLIGHT: Final = 500
 TRY_S: Final = 0.5

@@ -11,6 +11,7 @@ from math import inf
 from pathlib import Path
 from typing import Final, Literal
 
+from config.nameservers import Server
 from config.settings import Network
 from gaia.errors import NameNotFound, ResolverFailed
 from tasks.egress import names
@@ -22,7 +23,7 @@ from tasks.egress.counting import Tally
 from tasks.egress.flight import Flight
 from tasks.egress.hosts import Hosts
 from tasks.egress.refresh import Refresher
-from tasks.egress.stub import RESOLV_CONF, Server, Stub
+from tasks.egress.stub import RESOLV_CONF, Stub
 from tasks.egress.wire import Found
 from tasks.scope import CancelToken, Clock
 

@@ -8,16 +8,12 @@ import dns.exception
 import dns.nameserver
 import dns.resolver
 
+from config.nameservers import DNS_PORT, FORM, Server, server
 from config.settings import SettingsError
 from gaia.errors import ResolverFailed
-from tasks.egress import names
 from tasks.egress.wire import NOTHING, Found
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
-DNS_PORT: Final = 53
-
-Server = tuple[str, int]
-"""A canonical address and a port."""
 
 
 class Stub:
@@ -88,20 +84,6 @@ def _configured(path: Path) -> dns.resolver.Resolver | None:
 def _checked(text: str) -> Server:
     found = server(text)
     if found is None:
-        message = f"GAIA_NETWORK__NAMESERVERS: {text!r} is neither address, address:port nor [address]:port"
+        message = f"GAIA_NETWORK__NAMESERVERS: {text!r} is {FORM}"
         raise SettingsError(message)
     return found
-
-
-def server(text: str) -> Server | None:
-    """Read `address`, `address:port` or `[address]:port`; None for anything else."""
-    address, port = text, str(DNS_PORT)
-    if text.startswith("["):
-        address, closed, rest = text[1:].partition("]")
-        if not closed or rest[:1] not in {"", ":"}:
-            return None
-        port = rest[1:] if rest else port
-    elif text.count(":") == 1:
-        address, _, port = text.partition(":")
-    sound = names.literal(address) == address.lower() and port.isascii() and port.isdecimal() and len(port) < 6  # noqa: PLR2004 - 65535 has five digits
-    return (address.lower(), int(port)) if sound and 0 < int(port) <= 65535 else None  # noqa: PLR2004 - the largest port

@@ -88,7 +88,7 @@ class FilesService:
                 roster.claim(KnownRoot(name, found, name in self._roots.local))
                 removed = self._roots.annex(f"{name}:").sweep()
             except (NotConfigured, InvalidSetting, FileFailed, FileMissing, DiskFull, PathDenied, OSError) as failure:
-                log.warning("root %r was not swept: %s", name, failure)
+                log.warning("root %r cannot be used now, and calls about it fail until it can: %s", name, failure)
                 continue
             if removed:
                 log.info("root %r: removed %d files of writers that were killed", name, removed)

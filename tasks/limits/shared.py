@@ -1,7 +1,8 @@
 """Limits kept in Redis, for the whole cluster: every step is one script call, every time the server's.
 
 Every key has the hash tag `{gaia:limits}` and expires: a bucket a minute after it has drained, slots two seconds
-after their last lease lapsed, a circuit an hour after it opened or last failed.
+after their last lease lapsed, a circuit an hour after it opened or last failed, the index of those that are not closed
+with the last of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -193,7 +194,7 @@ class SharedBreaker:
             keys.LIMITS_CHANNEL,
             round(hold_s * SECOND_US),
         ]
-        found: Any = self._reach.script("circuit", [keys.circuit(passage.name)], args)
+        found: Any = self._reach.script("circuit", [keys.circuit(passage.name), keys.CIRCUITS], args)
         state, failures, out_us, held = found
         return Seen(_STATES[state], failures, out_us, bool(held))
 

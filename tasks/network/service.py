@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from config.nameservers import FORM, Server, server
 from gaia.contracts import network
 from gaia.errors import (
     Cancelled,
@@ -19,7 +20,7 @@ from gaia.outcome import Outcome
 from tasks.egress.cache import Answer
 from tasks.egress.gateway import Gateway
 from tasks.egress.resolver import TYPES
-from tasks.egress.stub import Server, Stub, server
+from tasks.egress.stub import Stub
 from tasks.limits.cluster import Limits
 from tasks.limits.policy import CONNECTIONS, levels
 from tasks.limits.protocols import LEASE_TTL_S, Away, Lease
@@ -90,9 +91,7 @@ class NetworkService:
     def _judged(self, text: str) -> Server:
         found = server(text)
         if found is None:
-            raise InvalidCall(
-                "network.resolve", "servers", f"{text!r} is neither address, address:port nor [address]:port"
-            )
+            raise InvalidCall("network.resolve", "servers", f"{text!r} is {FORM}")
         address, port = found
         self._ports.require(address, port)
         self._gateway.judge.judge(address, address, port)

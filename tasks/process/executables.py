@@ -39,10 +39,15 @@ class Executables:
         return found
 
 
+def is_glob(entry: str) -> bool:
+    """Say whether an entry stands for whatever matches it."""
+    return bool(_GLOB & set(entry))
+
+
 def _matches(path: str, entry: str) -> bool:
     """Compare with an entry; its links are resolved at each call, up to the first directory that is a pattern."""
     plain = entry
-    while _GLOB & set(plain):
+    while is_glob(plain):
         plain = os.path.dirname(plain)  # noqa: PTH120 - Path would change `//` and `.`
     resolved = os.path.realpath(plain).rstrip("/") if plain else ""
     pattern = entry[len(plain.rstrip("/")) :]

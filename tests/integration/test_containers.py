@@ -24,7 +24,7 @@ from tests.support.cluster import ROOT, Worker, clean_environ, probe_worker, sto
 from tests.support.probe import Hold
 from tests.support.waiting import until
 
-PASSWORD = compose.VARIABLES["GAIA_REDIS_PASSWORD"]
+PASSWORD = compose.VARIABLES["CLUSTER_REDIS_PASSWORD"]
 HEALTH = ROOT / "docker" / "healthcheck.py"
 
 

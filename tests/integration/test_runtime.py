@@ -424,12 +424,12 @@ def test_a_worker_under_celerys_command_is_a_node_without_a_memory_bound(
     fresh_url: str, gaia: Gaia, tmp_path: Path
 ) -> None:
     argv = [sys.executable, "-m", "celery", "-A", "tasks.app", "worker", "-Q", "api", "-n", "stock@%h"]
-    environ = {"GAIA_REDIS_URL": fresh_url, "GAIA_WORKER__MEMORY_BYTES": "1000"}
+    environ = {"GAIA_REDIS_URL": fresh_url, "GAIA_WORKER__MEMORY_BYTES": "1000", "GAIA_WORKER__CONCURRENCY": "7"}
     found = cluster.Worker(argv, environ, tmp_path / "stock.log")
     try:
         found.wait_ready()
         (listed,) = gaia.nodes()
-        assert (listed.pid, listed.queues) == (found.process.pid, ("api",))
+        assert (listed.pid, listed.queues, listed.concurrency) == (found.process.pid, ("api",), 7)
     finally:
         cluster.stop(found.process)
     assert gaia.nodes() == []

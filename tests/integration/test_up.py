@@ -23,10 +23,13 @@ from tasks.cli.server import free_port
 from tests.support import cluster
 from tests.support.cluster import get
 from tests.support.waiting import until
+from tests.support.web import Site, reply
 
 GAIA = [sys.executable, "-P", "-m", "tasks.cli.main"]
 
 READY_BOUND_S = 90
+
+README = (cluster.ROOT / "README.md").read_text()
 
 
 class Up:
@@ -117,12 +120,21 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def site() -> Iterator[Site]:
+    """The one web site that the cluster may reach."""
+    with Site(routes={"/": reply(b"<p>hello", 200, "Content-Type: text/html")}) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory, site: Site) -> Iterator[Up]:
     """A whole cluster, shared by the tests that leave it as it is."""
-    allowed = json.dumps(["/usr/bin/uname", "/bin/uname"])
-    made = Up(
-        tmp_path_factory.mktemp("up"), "--flower-port", "0", "--monitor-port", "0", GAIA_PROCESS__EXECUTABLES=allowed
-    )
+    (allowed,) = re.findall(r"^GAIA_PROCESS__EXECUTABLES='(.*)' make up ", README, re.MULTILINE)
+    opened = {
+        "GAIA_PROCESS__EXECUTABLES": json.dumps([*json.loads(allowed), "/bin/uname"]),
+        "GAIA_EGRESS__ALLOW_CIDRS": json.dumps([f"127.0.0.1/32:{site.port}"]),
+    }
+    made = Up(tmp_path_factory.mktemp("up"), "--flower-port", "0", "--monitor-port", "0", **opened)
     try:
         yield made.wait_ready()
     finally:
@@ -178,6 +190,24 @@ def test_a_result_store_of_its_own_is_told_to_producers(
         monkeypatch.delenv(name, raising=False)
     with producer.connected() as g:
         assert g.submit(network.Resolve("localhost")).get(timeout=30).addresses
+
+
+def test_the_first_example_of_the_readme_runs_as_it_stands(up: Up, site: Site) -> None:
+    """Only the web site is another: tests reach none on the internet."""
+    example = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[0]
+    assert example.count("https://example.com/") == 2
+    found = dict(re.findall(r"^export (\w+)='(.*)'$", up.env().stdout, re.MULTILINE))
+    done = subprocess.run(
+        [sys.executable, "-c", example.replace("https://example.com/", site.url())],
+        env={**cluster.clean_environ(), **found},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("200 text/html <p>hello\nb'hello'\nb'Linux ")
+    assert done.stdout.endswith(" bytes of PNG\n")
 
 
 def test_the_password_is_on_no_command_line_and_in_no_output(up: Up) -> None:

@@ -12,9 +12,9 @@ from tests.support.cluster import ROOT
 PATH = ROOT / "docker" / "compose.yaml"
 
 VARIABLES = {
-    "GAIA_REDIS_PASSWORD": "0123456789abcdef" * 4,
-    "GAIA_FLOWER_BASIC_AUTH": "me:pass",
-    "GAIA_MONITOR_TOKEN": "fedcba9876543210" * 4,
+    "CLUSTER_REDIS_PASSWORD": "0123456789abcdef" * 4,
+    "CLUSTER_FLOWER_LOGIN": "me:pass",
+    "CLUSTER_MONITOR_TOKEN": "fedcba9876543210" * 4,
 }
 """What whoever starts it must set."""
 
@@ -36,6 +36,11 @@ def services() -> dict[str, dict[str, Any]]:
     """Give the services."""
     found: dict[str, dict[str, Any]] = read()["services"]
     return found
+
+
+def named() -> set[str]:
+    """Give the variables that the file reads."""
+    return {found["name"] for found in _VARIABLE.finditer(PATH.read_text()) if found["name"]}
 
 
 def environment(service: str, variables: Mapping[str, str] = VARIABLES) -> dict[str, str]:

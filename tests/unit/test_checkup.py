@@ -154,3 +154,22 @@ def test_a_failure_is_unhealthy_and_a_foreign_one_shows_its_kind_alone(subsystem
 def test_the_worst_counts() -> None:
     assert worst([]) == "healthy"
     assert worst([{"status": "degraded"}, {"status": "unhealthy"}, {"status": "healthy"}]) == "unhealthy"
+
+
+def test_what_all_subsystems_need_degrades_each_of_them(subsystem: Subsystem) -> None:
+    subsystem.answer = Said("unhealthy", ("it is broken",))
+    found = Checkup(lambda: ["checkup_test", "none"], list, Clock(), lambda: ["no bodies"]).report()
+    assert found["status"] == "unhealthy"
+    assert found["subsystems"] == {
+        "checkup_test": {"status": "unhealthy", "reasons": ["it is broken", "no bodies"]},
+        "none": {"status": "degraded", "reasons": ["no bodies"]},
+    }
+    assert found["reasons"] == ["checkup_test: it is broken", "checkup_test: no bodies", "none: no bodies"]
+
+
+def test_a_look_at_what_all_need_that_fails_is_no_failure_of_the_report() -> None:
+    def fails() -> list[str]:
+        raise OSError
+
+    found = Checkup(lambda: ["none"], list, Clock(), fails).report()
+    assert found["subsystems"]["none"]["status"] == "unhealthy"

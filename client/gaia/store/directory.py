@@ -184,6 +184,17 @@ class DirectoryArtifacts:
         with self._opened() as root:
             return tree.used_bytes(root)
 
+    def trouble(self) -> str:
+        """Say why no body could be stored now; "" if one could, as far as a look tells."""
+        try:
+            with self._opened() as root:
+                read_only = os.fstatvfs(root).f_flag & os.ST_RDONLY
+                if read_only or not os.access(".", os.W_OK | os.X_OK, dir_fd=root, effective_ids=True):
+                    return str(ArtifactsUnavailable(str(self._directory), "it cannot be written"))
+        except ArtifactsUnavailable as failure:
+            return str(failure)
+        return ""
+
     @contextmanager
     def _opened(self) -> Iterator[int]:
         """Open the directory; what the operating system refuses inside the block is ours."""

@@ -116,6 +116,9 @@ def aside(operation: str) -> str:
 # --- of limits; they share a hash tag, so that a stack of them is one script call on one node of a Redis Cluster
 
 _LIMITS = "{gaia:limits}"
+_CIRCUIT = f"{_LIMITS}:circuit:"
+CIRCUITS: Final = f"{_LIMITS}:circuits"
+"""Keys of the circuits that are not closed, or held, by when they end, in microseconds."""
 LIMIT_SETTINGS: Final = f"{_LIMITS}:settings"
 LIMITS_CHANNEL: Final = "gaia:limits"
 """Announces changes: of the settings by `LIMIT_SETTINGS`, of a circuit's state by its key."""
@@ -133,7 +136,12 @@ def slots(name: str) -> str:
 
 def circuit(name: str) -> str:
     """Name the state of a circuit breaker."""
-    return f"{_LIMITS}:circuit:{name}"
+    return _CIRCUIT + name
+
+
+def name_of_circuit(key: str) -> str:
+    """Give the name back from `circuit`."""
+    return key.removeprefix(_CIRCUIT)
 
 
 # --- of names that were looked up; one hash tag, so that many are read by one script call

@@ -16,7 +16,8 @@ import redis
 
 from gaia.errors import InvalidCall
 from gaia.levels import FORMS, GLOBAL, is_name
-from gaia.store import keys
+from gaia.store import circuits, keys
+from gaia.store.circuits import Circuit
 from gaia.store.connection import reaching
 from gaia.store.scripts import script
 
@@ -128,6 +129,15 @@ class Limits:
         with reaching(self._url):
             _, found = read(self._client)
         return dict(sorted(found.items(), key=lambda each: (each[0] != GLOBAL, each[0])))
+
+    def circuits(self) -> "builtins.list[Circuit]":
+        """Give the circuits that are open, half open or held now, by name; of more than 1000 those that end last.
+
+        Raises:
+            Unreachable: if Redis did not answer.
+        """
+        with reaching(self._url):
+            return circuits.read(self._client)
 
     def reset(self, name: str) -> bool:
         """Forget what is set for a name, so that the workers' settings hold; False if nothing was set.

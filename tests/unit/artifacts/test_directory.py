@@ -573,3 +573,23 @@ def test_sweeps_at_once_disturb_neither_each_other_nor_writers(shelf: Shelf) -> 
     with ThreadPoolExecutor(8) as threads:
         assert not any(threads.map(work, range(60)))
     assert len(shelf.files()) == 30
+
+
+# --- whether it can be used
+
+
+def test_a_directory_says_what_keeps_it_from_taking_bodies(tmp_path: Path) -> None:
+    at = tmp_path / "bodies"
+    store = directory.DirectoryArtifacts(at)
+    assert str(at) in store.trouble()
+    at.write_text("")
+    assert str(at) in store.trouble()
+    at.unlink()
+    at.mkdir()
+    assert store.trouble() == ""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
+def test_a_directory_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert "it cannot be written" in directory.DirectoryArtifacts(tmp_path).trouble()

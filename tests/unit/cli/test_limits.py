@@ -5,6 +5,10 @@ import pytest
 from gaia import Gaia
 from gaia.store.limits import Limit
 from tasks.cli.main import main
+from tasks.cli.output import moment
+from tasks.limits.protocols import Passage, Rules
+from tasks.limits.reach import Reach
+from tasks.limits.shared import SharedBreaker
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +32,22 @@ def test_what_is_typed_is_what_is_set(fresh_url: str, capsys: pytest.CaptureFixt
         assert gaia.limits.get("a.example") == Limit(rate_per_s=0.5, burst=7, bytes_per_s=10_000_000.0)
     assert run(capsys, "get", "a.example")[1] == said
     assert "a.example" in run(capsys, "list")[1]
+
+
+def test_circuits_that_are_not_closed_are_listed_by_name(fresh_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no circuit is open" in run(capsys, "list")[1]
+    reach = Reach.to(fresh_url)
+    try:
+        SharedBreaker(reach).failed(Passage("bad.example", Rules(failure_threshold=1)))
+    finally:
+        reach.close()
+    code, said = run(capsys, "list")
+    assert code == 0
+    (row,) = [line for line in said.splitlines() if "bad.example" in line]
+    with Gaia(fresh_url) as gaia:
+        (circuit,) = gaia.limits.circuits()
+    cells = [each.strip() for each in row.strip("│").split("│")]
+    assert cells == ["bad.example", "open", moment(circuit.since), moment(circuit.until)]
 
 
 def test_a_reset_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,3 +28,8 @@ def test_every_operation_goes_to_its_queue() -> None:
 def test_celery_knows_every_option() -> None:
     without_default = {"visibility_timeout", "redis_backend_health_check_interval"}  # its Redis backend reads them
     assert set(celery_options(read({}))) - set(DEFAULTS) <= without_default
+
+
+def test_the_concurrency_holds_under_celerys_own_command_too() -> None:
+    assert celery_options(read({"GAIA_WORKER__CONCURRENCY": "7"}))["worker_concurrency"] == 7
+    assert celery_options(read({}))["worker_concurrency"] is DEFAULTS["worker_concurrency"] is None

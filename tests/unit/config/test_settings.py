@@ -223,6 +223,14 @@ def test_an_entry_may_carry_a_port(text: str, parts: tuple[str, int | None]) -> 
     assert read({"GAIA_EGRESS__ALLOW_CIDRS": json.dumps([text])}).egress.allow_cidrs == (text,)
 
 
+@pytest.mark.parametrize(
+    "server", ["x", "192.0.2.1:0", "127.1", "[::1]x", "::0001", "resolver.example:53", " 192.0.2.1"]
+)
+def test_a_name_server_that_is_no_address_is_named_by_its_place(server: str) -> None:
+    text = complaint(NETWORK__NAMESERVERS=json.dumps(["192.0.2.1", server]))
+    assert text == f"GAIA_NETWORK__NAMESERVERS[1]: {server!r} is neither address, address:port nor [address]:port"
+
+
 @pytest.mark.parametrize("directory", ["data", "./data", "../data", "~/data", ""])
 def test_a_root_is_absolute(directory: str) -> None:
     assert complaint(FILES__ROOTS=json.dumps({"data": directory})).startswith("GAIA_FILES__ROOTS[data]: ")

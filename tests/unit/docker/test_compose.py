@@ -60,16 +60,32 @@ def test_a_service_runs_a_gaia_command(name: str) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_a_service_gets_settings_that_exist_and_fit(name: str) -> None:
     settings = read(compose.environment(name))
-    password = compose.VARIABLES["GAIA_REDIS_PASSWORD"]
+    password = compose.VARIABLES["CLUSTER_REDIS_PASSWORD"]
     assert settings.redis_url == f"redis://:{password}@redis:6379/0"
 
 
 def test_the_variables_of_the_file_itself_do_not_reach_a_container() -> None:
-    own = set(compose.VARIABLES) - set(variables())
-    assert own == set(compose.VARIABLES)
+    own = {name for name in compose.named() if name not in variables()}
+    assert own >= set(compose.VARIABLES)
     for name, service in SERVICES.items():
         assert not own & set(compose.environment(name))
         assert "env_file" not in service
+
+
+def test_a_shell_that_exports_the_variables_of_the_file_can_run_gaia() -> None:
+    assert compose.named() >= compose.VARIABLES.keys()
+    read(dict.fromkeys(compose.named() - variables().keys(), "x"))
+
+
+def test_the_documents_have_all_of_them_written_to_the_file_that_compose_is_given() -> None:
+    (script,) = re.findall(
+        r"^```\n(\(umask.*?)^```", (ROOT / "docs" / "deployment.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    written = set(re.findall(r"^(\w+)=", script, re.MULTILINE))
+    assert written == compose.named() - variables().keys()
+    assert "cat > docker/.env" in script
+    assert "docker compose --env-file docker/.env " in script
+    assert "docker/.env" in (ROOT / ".gitignore").read_text().split()
 
 
 @pytest.mark.parametrize("variable", sorted(compose.VARIABLES))
@@ -94,7 +110,7 @@ def test_flower_listens_to_others_behind_a_password() -> None:
 
 def test_the_monitor_and_the_workers_it_asks_listen_behind_one_token() -> None:
     monitor = read(compose.environment("monitor"))
-    assert bearer(monitor, monitor.monitor.host, "GAIA_MONITOR__HOST") == compose.VARIABLES["GAIA_MONITOR_TOKEN"]
+    assert bearer(monitor, monitor.monitor.host, "GAIA_MONITOR__HOST") == compose.VARIABLES["CLUSTER_MONITOR_TOKEN"]
     for queue in wire.QUEUES:
         settings = read(compose.environment(queue))
         assert (settings.worker.host, settings.worker.port) == ("0.0.0.0", 9809)  # noqa: S104 - inside its container
@@ -121,7 +137,7 @@ def test_the_other_exporter_starts_only_when_asked_for_and_is_given_the_broker_a
 
 def test_grafana_lets_nobody_in_without_the_password_and_finds_our_dashboards() -> None:
     service = SERVICES["grafana"]
-    given = compose.environment("grafana", {"GAIA_GRAFANA_PASSWORD": "a-password"})
+    given = compose.environment("grafana", {"CLUSTER_GRAFANA_PASSWORD": "a-password"})
     assert service["profiles"] == SERVICES["prometheus"]["profiles"] == ["grafana"]
     assert given["GF_SECURITY_ADMIN_PASSWORD"] == "a-password"
     unset = subprocess.run(
@@ -132,7 +148,7 @@ def test_grafana_lets_nobody_in_without_the_password_and_finds_our_dashboards() 
         check=False,
     )
     assert unset.returncode
-    assert "set GAIA_GRAFANA_PASSWORD" in unset.stderr
+    assert "set CLUSTER_GRAFANA_PASSWORD" in unset.stderr
     assert (given["GF_AUTH_ANONYMOUS_ENABLED"], given["GF_USERS_ALLOW_SIGN_UP"]) == ("false", "false")
     mounts = {target: source for source, target, *_ in (each.split(":") for each in service["volumes"])}
     folder = compose.PATH.parent / mounts["/etc/grafana/provisioning"]

@@ -1,0 +1,48 @@
+"""What a worker does about settings that its machine has not the things for: it refuses, or says what is missing."""
+
+import json
+import sys
+from pathlib import Path
+
+from tests.support import cluster
+from tests.support.cluster import Worker, endpoint, get
+from tests.support.waiting import until
+
+NO_PROGRAM = '["/usr/bin/no-such-program"]'
+
+
+def test_a_worker_whose_programs_are_not_there_refuses_in_one_sentence(fresh_url: str, tmp_path: Path) -> None:
+    argv = [str(Path(sys.executable).with_name("gaia")), "worker", "process"]
+    found = Worker(argv, {"GAIA_REDIS_URL": fresh_url, "GAIA_PROCESS__EXECUTABLES": NO_PROGRAM}, tmp_path / "log")
+    assert found.process.wait(60) == 1
+    told = "gaia: GAIA_PROCESS__EXECUTABLES names '/usr/bin/no-such-program', which is no program on this machine\n"
+    assert found.text() == told
+
+
+def test_what_may_come_later_is_warned_of_once_and_told_by_health(fresh_url: str, tmp_path: Path) -> None:
+    """Of other queues' settings a worker says nothing: the program that is not there stops it not."""
+    missing, shared = tmp_path / "root", tmp_path / "bodies"
+    environ = {
+        "GAIA_FILES__ROOTS": json.dumps({"data": str(missing)}),
+        "GAIA_ARTIFACTS__URL": str(shared),
+        "GAIA_PROCESS__EXECUTABLES": NO_PROGRAM,
+        "GAIA_BROWSER__CHROMIUM": "/no/such/chromium",
+    }
+    with cluster.worker(fresh_url, "files", log=tmp_path / "log", **environ) as worker:
+        where = endpoint(fresh_url)
+        assert get(f"{where}/readiness")[0] == 200
+        found = json.loads(get(f"{where}/health")[1])
+        assert found["status"] == "unhealthy"
+        assert any("root 'data': " in each and "No such file or directory" in each for each in found["reasons"])
+        assert any(str(shared) in each for each in found["reasons"])
+        warned = [line for line in worker.text().splitlines() if " WARNING " in line and "sweeper" not in line]
+        assert ["root 'data'" in each for each in warned].count(True) == 1
+        assert [str(shared) in each for each in warned].count(True) == 1
+        assert len(warned) == 2
+        missing.mkdir()
+        shared.mkdir()
+        until(
+            lambda: json.loads(get(f"{where}/health")[1])["status"] == "healthy",
+            30,
+            what="health, now that all is there",
+        )
