@@ -7,10 +7,22 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from gaia import Gaia
 from tests.support import cluster
 from tests.support.web import Site
+
+# Hypothesis without a clock or a memory of its own: a slow machine and an earlier run change nothing.
+settings.register_profile(
+    "gaia",
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=40,  # of each of ninety contracts
+)
+settings.load_profile("gaia")
 
 # A module's database must outlive what its tests take for themselves.
 _of_modules = itertools.cycle(range(8))

@@ -236,7 +236,7 @@ def test_what_is_no_chromium_is_told(make: Make) -> None:
 def test_an_unknown_user_is_told(make: Make) -> None:
     with pytest.raises(InvalidSetting) as caught:
         take(make(user="no-such-user"), html="x")
-    assert str(caught.value) == "GAIA_BROWSER__USER is 'no-such-user', whom this machine does not know"
+    assert str(caught.value) == "GAIA_BROWSER__USER names 'no-such-user', a user that this machine does not have"
 
 
 def test_a_failed_start_leaves_nothing(make: Make, temporary: Path) -> None:
