@@ -20,7 +20,7 @@ settings.register_profile(
     database=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
-    max_examples=40,  # of each of ninety contracts
+    max_examples=25,  # of each of ninety contracts
 )
 settings.load_profile("gaia")
 

@@ -105,9 +105,7 @@ def test_a_call_that_is_revoked_before_its_start_never_starts(
     until(lambda: all((tmp_path / f"s{number}").exists() for number in range(4)))
     queued = gaia.submit(Hold(str(tmp_path / "never"), str(release)))
     revoked = foreign.AsyncResult(queued.id)
-    until(
-        lambda: queued.id in repr(foreign.control.inspect(timeout=0.3).reserved()), what="the call among the reserved"
-    )
+    until(lambda: queued.id in repr(foreign.control.inspect(timeout=1).reserved()), what="the call among the reserved")
     foreign.control.revoke(queued.id, reply=True, timeout=5)
     release.touch()
     with pytest.raises(TaskRevokedError):

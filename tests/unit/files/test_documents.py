@@ -311,7 +311,7 @@ def test_a_row_without_end_is_refused(door: Door, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("kind", [files.ParseJsonl, files.ParseCsv, files.ParseJson, files.ParseXml])
 def test_a_file_of_nothing_but_blanks_is_left_when_the_time_is_over(door: Door, kind: Any) -> None:
-    path = put(door, b"\n" * (30 << 20))
+    path = put(door, b"\n" * (10 << 20))
     ticks = itertools.count()
     clock = Clock(monotonic=lambda: float(next(ticks)))
     # A small file takes seven looks at the clock: it is the blanks that take more.

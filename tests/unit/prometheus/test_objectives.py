@@ -103,7 +103,7 @@ def said(promtool: Path, folder: Path, series: Case, minute: int, expected: dict
     given: dict[str, Any] = {
         "rule_files": [str(RECORDING), str(FOLDER / "rules" / "slo.yml")],
         # What takes a day need not be looked at each minute.
-        "evaluation_interval": "5m" if minute > 1000 else "1m",
+        "evaluation_interval": "5m" if minute > 1000 else "2m" if minute > 300 else "1m",
         "tests": [test],
     }
     (folder / "cases.yml").write_text(yaml.safe_dump(given))
