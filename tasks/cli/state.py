@@ -29,6 +29,8 @@ PASSWORD_BYTES: Final = 32
 
 MONITOR_HOST: Final = "GAIA_MONITOR__HOST"
 MONITOR_PORT: Final = "GAIA_MONITOR__PORT"
+ANNOUNCED: Final = ("GAIA_REDIS_URL", "GAIA_RESULT_URL", "GAIA_ARTIFACTS__URL", MONITOR_HOST, MONITOR_PORT)
+"""What a running cluster may tell other commands."""
 
 
 class StateDir:
@@ -142,10 +144,19 @@ class StateDir:
         self.write("env", json.dumps(variables))
 
     def announced(self) -> dict[str, str]:
-        """Give the variables that lead to the running cluster, password included; none if no cluster is ready."""
+        """Give the variables that lead to the running cluster, password included; none if no cluster is ready.
+
+        Raises:
+            click.ClickException: if it is somebody else's, who would have our calls led, and our token sent, to them.
+        """
         text = self.read("env") if self.held() else None
-        found: dict[str, str] = json.loads(text) if text else {}
-        return found
+        if text is None:
+            return {}
+        for place in (self.path, self.path / "env"):
+            if (owner := place.stat().st_uid) != os.geteuid():
+                raise click.ClickException(f"{place} belongs to user {owner}: name a --state-dir of your own")
+        found = json.loads(text)
+        return {name: str(found[name]) for name in ANNOUNCED if name in found}
 
 
 def _private(path: Path, flags: int) -> int:

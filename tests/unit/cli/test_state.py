@@ -129,3 +129,20 @@ def test_a_child_does_not_inherit_the_lock(state: StateDir) -> None:
         assert not state.held()
     finally:
         child.communicate(b"\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT RUN: needs root, to give a file away")
+def test_somebody_elses_directory_leads_nowhere(state: StateDir) -> None:
+    state.create()
+    with state.locked():
+        state.announce(VARIABLES)
+        os.chown(state.path / "env", 65534, -1)
+        with pytest.raises(click.ClickException, match="belongs to user 65534"):
+            state.announced()
+
+
+def test_only_what_leads_to_a_cluster_is_told(state: StateDir) -> None:
+    state.create()
+    with state.locked():
+        state.announce(VARIABLES | {"PATH; touch /tmp/x": "1"})
+        assert state.announced() == VARIABLES
