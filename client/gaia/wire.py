@@ -115,8 +115,11 @@ def waits_since(given: object) -> float | None:
 
 
 def waiting_again(given: object, since: float) -> object:
-    """Give a header's value for a call that waits anew; what is no header stays as it is."""
-    return {**given, "again": since} if isinstance(given, Mapping) else given
+    """Give a header's value for a call that waits anew; what is no header stays as it is.
+
+    The mark comes first: who looks at a message without reading all of it finds it there.
+    """
+    return {"again": since} | {**given, "again": since} if isinstance(given, Mapping) else given
 
 
 def submitted_at(given: object) -> float | None:

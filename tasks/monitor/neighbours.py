@@ -170,8 +170,9 @@ class Neighbours(Thread):
             left_s = HEALTH_BOUND_S - (time.monotonic() - begun_at)
             told = json.loads(self._asked(node, "/health", left_s).body)
             status, reasons = str(told["status"]), tuple(map(str, told["reasons"]))
-            return Report(node, status, reasons, ready, dict(told["subsystems"]), asked_at=begun_at)
-        except (OSError, HTTPException, ValueError, KeyError, TypeError) as failure:
+            found = {str(name): _finding(each) for name, each in told["subsystems"].items()}
+            return Report(node, status, reasons, ready, found, asked_at=begun_at)
+        except (OSError, HTTPException, ValueError, KeyError, TypeError, AttributeError, RecursionError) as failure:
             return Report.silent(node, type(failure).__name__, begun_at)
 
     def _asked(
@@ -179,3 +180,12 @@ class Neighbours(Thread):
     ) -> Page:
         token = None if self._token is None else derived(self._token, node.endpoint)
         return asking.page(node.endpoint, path, bound_s=bound_s, most_bytes=most_bytes, token=token, take=take)
+
+
+def _finding(told: Any) -> dict[str, Any]:
+    """Read what a worker tells of one of its subsystems.
+
+    Raises:
+        TypeError, KeyError: if it is nothing of that kind.
+    """
+    return {"status": str(told["status"]), "reasons": [str(each) for each in told["reasons"]]}

@@ -183,7 +183,8 @@ def _fresh(letter_id: str, found: Mapping[bytes, bytes]) -> _Fresh:
     at, deadline = wire.times(given)
     lasted_s = deadline - at if at is not None and deadline is not None else 0.0
     ends_at = now + (lasted_s if lasted_s > 0 else wire.DEFAULT_DEADLINE_S)
-    envelope = {**(given if isinstance(given, Mapping) else {}), "at": now, "deadline": ends_at}
+    kept = {name: value for name, value in given.items() if name != "again"} if isinstance(given, Mapping) else {}
+    envelope = {**kept, "at": now, "deadline": ends_at}
     first = wire.submitted_at(given)
     if first is not None:
         envelope["submitted"] = first

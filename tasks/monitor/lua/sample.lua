@@ -51,7 +51,7 @@ for at = 6, #KEYS do
   if length > 0 then
     local message = ask('LINDEX', KEYS[at], -1) or ''
     -- One that came back, or was led here, waits since then.
-    submitted = after(message, '"gaia":', '^[^}]-"again": ?(%d+%.?%d*)[,}]', 250)
+    submitted = after(message, '"gaia":', '^ ?{"again": ?(%d+%.?%d*)[,}]', 100)
     if submitted == '' then
       submitted = after(message, '"gaia":', '"at": ?(%d+%.?%d*)[,}]', 200)
     end

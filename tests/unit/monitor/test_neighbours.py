@@ -65,7 +65,16 @@ def test_a_worker_is_asked_with_its_own_token_and_its_report_shows(serve: Callab
     found.close()
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"no json", b'{"status": "healthy"}'])
+ODD = b'{"status": "healthy", "reasons": [], "subsystems": %s}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"[]", b"{}", b"no json", b'{"status": "healthy"}'),
+        *(ODD % each for each in (b'{"api": 5}', b"[]", b'{"api": {}}', b'{"api": {"status": 1, "reasons": 7}}')),
+    ],
+)
 def test_an_answer_that_is_none_is_unhealthy(serve: Callable[..., Node], body: bytes) -> None:
     found = asking(serve(lambda _: Page(body)))
     found.round()

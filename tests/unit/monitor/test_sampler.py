@@ -11,7 +11,7 @@ import redis
 from prometheus_client.parser import text_string_to_metric_families
 
 from config.watching import Monitor
-from gaia import Gaia, api, files
+from gaia import Gaia, api, files, wire
 from gaia.store import keys
 from gaia.store.nodes import Node, beat
 from tasks.cli.server import free_port
@@ -216,8 +216,10 @@ def test_of_more_held_messages_than_are_told_apart_there_is_no_figure(
 def test_a_message_that_came_back_waits_since_then(look: Look, store: "redis.Redis") -> None:
     now = time.time()
     for name, header in {
-        "api": {"v": 1, "at": now - 3600, "deadline": now + 1, "key": 'a"again": 5', "again": now - 60},
-        "files": {"v": 1, "at": now - 3600, "key": '"again": 7}', "deadline": now + 1},
+        "api": wire.waiting_again(
+            {"v": 1, "at": now - 3600, "again": 5, "deadline": now + 1, "key": "}" * 512}, now - 60
+        ),
+        "files": {"v": 1, "at": now - 3600, "key": '{"again": 7}', "deadline": now + 1},
     }.items():
         store.lpush(name, json.dumps({"headers": {"gaia": header, "again": 1}, "properties": {"delivery_tag": "t"}}))
     look.sampler.look()
