@@ -81,6 +81,8 @@ def build(settings: Settings) -> Celery:
         ),
     )
     signals.celeryd_init.connect(_require_fit, weak=False)
+    # Under Celery's own command, too: beyond its slots a worker fetches nothing.
+    signals.celeryd_after_setup.connect(lambda instance, **_: holder.configure(slots=instance.concurrency), weak=False)
     storer = _storer(settings)
     signals.celeryd_after_setup.connect(_require_one_process, weak=False)
     directory = keeping.shared()

@@ -372,7 +372,7 @@ class Fetching(Announcing, Base):
         """Consume a queue; from the first on, the process's leases are kept."""
         found = super().basic_consume(queue, *args, **options)
         if queue not in self._fanout_queues:
-            if not self.holder.is_kept:
+            if self.holder.keeper is None:
                 self.holder.keep(Keeper(self._get_pool(), self._held_keys(), self.global_keyprefix + keys.SWEEP))
             loop = get_event_loop()
             if loop is not None:

@@ -22,11 +22,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from gaia import wire
 from tasks import metrics
 from tasks.broker.keeper import Commit, Keeper
+from tasks.broker.lease import Lease
 from tasks.broker.reading import waiting_again
 from tasks.broker.storing import Outcome, Storer
 from tasks.broker.upkeep import SWEEP_S, Upkeep
@@ -43,18 +44,6 @@ SMOOTHING: Final = 0.05
 log = logging.getLogger(__name__)
 
 
-class Lease(NamedTuple):
-    """A held message. `until` is monotonic time: past it the lease is not renewed, since the call is overdue."""
-
-    fence: str
-    since: float
-    until: float
-    message: Mapping[str, Any]
-    is_lost: bool = False
-    was_told: bool = False
-    """Its run was told to stop, since the lease was lost."""
-
-
 class Holder:
     """What one process holds of one broker. Thread-safe."""
 
@@ -66,6 +55,8 @@ class Holder:
         self._leases: dict[str, Lease] = {}
         self._waiting: set[str] = set()
         self._storing: set[str] = set()
+        self.renewed_at = float("-inf")
+        """All leases of before this monotonic time were renewed then, but for those known to be lost."""
         self._results: dict[str, tuple[str, bytes | str, int]] = {}
         self._actions: dict[str, tuple[str, str, str]] = {}
         self._commits: list[Commit] = []
@@ -149,10 +140,19 @@ class Holder:
         """Say whether a message is held and not ended."""
         return tag in self._leases
 
-    def is_sound(self, tag: str) -> bool:
-        """Say whether a message is held, and nobody else may have it by now."""
-        lease = self._leases.get(tag)
-        return lease is not None and not lease.is_lost
+    def may_store(self, tag: str) -> bool | None:
+        """Say whether a result may be stored elsewhere; None if the lease is not certain now.
+
+        A message whose lease was lost ends with that: somebody else runs it, and its commit is refused.
+        """
+        with self._lock:
+            lease = self._leases.get(tag)
+            if lease is None:
+                return False
+            if lease.is_lost:
+                self._end(tag, ("", "", 0))
+                return False
+            return True if lease.is_certain(self.renewed_at) else None
 
     def was_told(self, tag: str) -> bool:
         """Say whether a run was told to stop because its lease was lost."""
@@ -232,17 +232,19 @@ class Holder:
                 self._storing.add(tag)
                 self.storer.put(Outcome(self, tag, *result))
                 return
-            lease = self._leases.pop(tag, None)
-            self._storing.discard(tag)
-            action = self._actions.pop(tag, ("", "", ""))
-            if lease is None:
-                return
-            self._commits.append(Commit(tag, lease.fence, *result, *action))
-            self._held_s += SMOOTHING * (time.monotonic() - lease.since - self._held_s)
-            wake = self.wake if self._asleep else None
-            self._asleep = False
+            self._end(tag, result)
+            wake = self.wake if self._asleep and self._commits else None
+            self._asleep = self._asleep and not self._commits
         if wake is not None:
             wake()
+
+    def _end(self, tag: str, result: tuple[str, bytes | str, int]) -> None:
+        lease = self._leases.pop(tag, None)
+        self._storing.discard(tag)
+        action = self._actions.pop(tag, ("", "", ""))
+        if lease is not None:
+            self._commits.append(Commit(tag, lease.fence, *result, *action))
+            self._held_s += SMOOTHING * (time.monotonic() - lease.since - self._held_s)
 
     def drop(self, tags: Iterable[str]) -> list[tuple[str, str]]:
         """Forget messages that are given back; give their tags and fences."""
@@ -310,11 +312,6 @@ class Holder:
                 return
             self._upkeep = Upkeep(self, keeper, pause_s)
             self._upkeep.start()
-
-    @property
-    def is_kept(self) -> bool:
-        """Say whether the thread runs."""
-        return self._upkeep is not None
 
     @property
     def keeper(self) -> Keeper | None:
@@ -442,9 +439,12 @@ def leave() -> None:
         each.leave()
 
 
-def close() -> None:
-    """Store, commit and give back what every holder holds: the worker has ended."""
+def close(patience_s: float = 0.0) -> None:
+    """Store, commit and give back what every holder holds: the worker has ended.
+
+    `patience_s` is for a store of results that is away.
+    """
     if _process.storer is not None:
-        _process.storer.close()
+        _process.storer.close(patience_s)
     for each in list(_holders.values()):
         each.close()

@@ -33,8 +33,8 @@ LOOK_S: Final = 1.0
 MOST: Final = 500
 """Results that are sent at once."""
 
-LAST_S: Final = 2.0
-"""For what is left when the worker ends."""
+LAST_S: Final = 4.0
+"""For what is left when the worker ends, if it has no time of its own left: a reply may take three seconds."""
 
 TOLD_AFTER_S: Final = 3.0
 """A store that is away for so long makes its worker unready."""
@@ -62,24 +62,31 @@ class Storer:
         self._given: SimpleQueue[Outcome | None] = SimpleQueue()
         self._ended = False
         self._away_since: float | None = None
-        self._thread = threading.Thread(target=self._live, name="gaia-results", daemon=True)
+        self._thread: threading.Thread | None = None
+        self._patient_until = float("-inf")
 
     def start(self) -> None:
-        """Begin, and see whether the store answers."""
-        self._thread.start()
+        """Begin, and see whether the store answers; after `close` once more, with another worker of the process."""
+        if self._thread is None or not self._thread.is_alive():
+            self._ended = False
+            self._thread = threading.Thread(target=self._live, name="gaia-results", daemon=True)
+            self._thread.start()
 
     def put(self, outcome: Outcome) -> None:
         """Store an outcome soon, then end its message."""
         self._given.put(outcome)
 
-    def close(self) -> None:
-        """Try once more what is left; within about the time of a reply, `LAST_S` at most."""
+    def close(self, patience_s: float = 0.0) -> None:
+        """Store what is left, within `patience_s` and the time of a last reply."""
+        self._patient_until = time.monotonic() + patience_s
         self._given.put(None)
-        if self._thread.is_alive():
-            self._thread.join(LAST_S)
+        if self._thread is not None:
+            self._thread.join(patience_s + LAST_S)
 
     def trouble(self) -> list[str]:
         """Give why results cannot be stored, if that has been so for some seconds."""
+        if self._thread is not None and not self._thread.is_alive() and not self._ended:
+            return ["the thread that stores results has ended"]
         since = self._away_since
         if since is None or time.monotonic() - since < TOLD_AFTER_S:
             return []
@@ -88,16 +95,23 @@ class Storer:
     # --- in the thread
 
     def _live(self) -> None:
-        self._look()
         left: list[Outcome] = []
         tries = 0
-        while not self._ended:
+        with suppress(Exception):  # it is said below, again and again
+            self._look()
+        # What is left when the worker's time is over is given back with what is held.
+        while not self._ended or (left and time.monotonic() < self._patient_until):
             fresh = self._fresh(self._pause_s(tries) if left else None if self._away_since is None else LOOK_S)
-            if left or fresh:
-                # What is left when the worker ends is given back with what is held.
-                left = self._stored(left + fresh)
-            elif not self._ended:
-                self._look()
+            left += fresh
+            try:
+                if left:
+                    left = self._stored(left)
+                elif not self._ended:
+                    self._look()
+            except Exception as failure:
+                # A thread that ended here would keep every call of the worker from its end.
+                log.exception("the thread of the results failed")
+                self._failed(failure)
             tries = tries + 1 if left else 0
 
     @staticmethod
@@ -128,38 +142,38 @@ class Storer:
 
     def _stored(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Store what is still held, end it, and give what could not be stored."""
-        wanted = []
-        for each in outcomes:
-            if each.holder.is_sound(each.tag):
-                wanted.append(each)
-            else:
-                each.holder.end(each.tag)  # somebody else runs it; its commit is refused
+        may = [(each, each.holder.may_store(each.tag)) for each in outcomes]
+        wanted, left = [each for each, so in may if so], [each for each, so in may if so is None]
         if not wanted:
-            return []
+            return left
         try:
             replies = self._sent(wanted)
         except (RedisError, OSError) as failure:
             self._failed(failure)
-            return wanted
-        left = []
-        for each, reply in zip(wanted, replies, strict=True):
-            if isinstance(reply, Exception):
-                self._failed(reply)
-                left.append(each)
-            else:
-                each.holder.end(each.tag)
-        if not left:
+            return left + wanted
+        stored = [each for each, reply in zip(wanted, replies, strict=True) if not isinstance(reply, Exception)]
+        refused = [(each, reply) for each, reply in zip(wanted, replies, strict=True) if isinstance(reply, Exception)]
+        for each in stored:
+            each.holder.end(each.tag)
+        for _, reply in refused:
+            self._failed(reply)
+        if not refused:
             self._answered()
-        return left
+        self._announce(stored)
+        return left + [each for each, _ in refused]
 
     def _sent(self, outcomes: Sequence[Outcome]) -> list[object]:
         with self._client.pipeline(transaction=False) as pipe:
             for each in outcomes:
                 pipe.set(each.key, each.value, ex=each.ttl_s)
-            for each in outcomes:
-                # Celery's own clients wait for this; whoever misses it reads what is stored.
+            return list(pipe.execute(raise_on_error=False))
+
+    def _announce(self, stored: Sequence[Outcome]) -> None:
+        """Tell who waits, Celery's clients too; whoever misses it reads what is stored."""
+        with suppress(RedisError, OSError), self._client.pipeline(transaction=False) as pipe:
+            for each in stored:
                 pipe.publish(each.key, each.value)
-            return list(pipe.execute(raise_on_error=False))[: len(outcomes)]
+            pipe.execute(raise_on_error=False)
 
     def _answered(self) -> None:
         if self._away_since is not None:

@@ -21,7 +21,7 @@ class Poller(kombu_redis.MultiChannelPoller):
         for channel in channels:
             if channel.active_queues:
                 channel.tick()
-            elif not is_consuming and channel.holder.is_kept:
+            elif not is_consuming and channel.holder.keeper is not None:
                 channel.commit_idle()
             if channel.active_fanout_queues:
                 self._register_LISTEN(channel)

@@ -109,12 +109,13 @@ class Upkeep:
             log.warning("%d messages of workers that died were given back to their queues", restored)
 
     def _renew(self) -> None:
-        due = self._holder.due()
+        began_at, due = time.monotonic(), self._holder.due()
         if due:
             lost = self.keeper.renew(due)
             metrics.LEASES_RENEWED.inc(len(due) - len(lost))
             for tag, fence in lost:
                 self._holder.lose(tag, fence)
+            self._holder.renewed_at = began_at
 
 
 def warn_of(refused: int) -> None:

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from types import FrameType
@@ -33,6 +34,7 @@ def install(running: Running, close_services: Callable[[], None], grace_s: float
     """Hook into the worker's life. Celery keeps the hooks; they act on this process only."""
     begun, hurried, ended = threading.Lock(), threading.Event(), threading.Event()
     hangup = signal.getsignal(signal.SIGHUP)
+    stopped_at: list[float] = []
 
     def give_up() -> None:
         if not ended.wait(LAST_WORDS_S):
@@ -52,12 +54,13 @@ def install(running: Running, close_services: Callable[[], None], grace_s: float
     def on_stop(**_: Any) -> None:
         if not begun.acquire(blocking=False):
             return
+        stopped_at.append(time.monotonic())
         holder.leave()
         threading.Thread(target=drain, name="gaia-drain", daemon=True).start()
 
     def on_end(**_: Any) -> None:
         # Only behind all of it is the end no more bounded: a service that cannot be closed must not hold the process.
-        holder.close()
+        holder.close(max(0.0, grace_s - (time.monotonic() - stopped_at[0])) if stopped_at else 0.0)
         close_services()
         running.close()
         ended.set()

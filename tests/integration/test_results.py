@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Iterator[Server]:
 
 
 def working(url: str, store: Server, log: Path, name: str = "first") -> AbstractContextManager[Worker]:
-    return cluster.probe_worker(url, log=log, name=name, GAIA_RESULT_URL=store.url)
+    return cluster.probe_worker(url, log=log, name=name, GAIA_RESULT_URL=store.url, GAIA_WORKER__GRACE_S="3")
 
 
 def unready(url: str) -> list[str]:
@@ -92,3 +92,18 @@ def test_a_stock_producer_hears_of_its_result_there(fresh_url: str, store: Serve
     ):
         sent = stock.send_task("probe.echo", kwargs={"text": "hello"}, queue="probe")
         assert sent.get(timeout=30)["text"] == "hello"
+
+
+def test_a_worker_that_ends_as_the_store_comes_back_stores_what_it_has(
+    fresh_url: str, store: Server, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    with Gaia(fresh_url, store.url) as g, working(fresh_url, store, tmp_path / "log") as worker:
+        store.kill()
+        pending = g.submit(Append(str(runs), "a"))
+        until(runs.exists)
+        worker.process.terminate()
+        until(lambda: "the worker takes nothing more" in worker.text())
+        store.start()
+        assert pending.get(timeout=30).text == "a"
+    assert runs.read_text().split() == ["a"]

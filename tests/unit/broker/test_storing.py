@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -11,6 +12,7 @@ from tasks import metrics
 from tasks.broker.holder import Holder
 from tasks.broker.storing import Storer
 from tasks.cli.server import free_port
+from tests.support import cluster
 from tests.support.waiting import until
 
 
@@ -82,3 +84,57 @@ def test_one_that_the_store_refuses_keeps_no_other_waiting(fresh_url: str, holde
         ended(holder, "1")
         until(lambda: client.get("result-1") == b"value", 10)
         assert holder.held() == ["odd"]
+
+
+def test_what_the_store_refused_is_not_announced(tmp_path: Path, holder: Holder) -> None:
+    with cluster.valkey(tmp_path / "small") as url, redis.Redis.from_url(url) as client, client.pubsub() as heard:
+        client.config_set("maxmemory", "1")
+        heard.subscribe("result-1")
+        until(lambda: heard.get_message(timeout=0.1))
+        holder.storer = storing(url)
+        ended(holder, "1")
+        until(holder.storer.trouble)
+        assert heard.get_message(timeout=0.2) is None
+        client.config_set("maxmemory", "0")
+        until(lambda: heard.get_message(timeout=0.1))
+        assert client.get("result-1") == b"value"
+
+
+def test_while_a_lease_is_not_certain_its_result_waits(fresh_url: str, holder: Holder) -> None:
+    with redis.Redis.from_url(fresh_url) as client:
+        holder.storer = storing(fresh_url)
+        holder.fetched("1", "f", time.monotonic() + 60, {})
+        holder._leases["1"] = holder._leases["1"]._replace(since=time.monotonic() - 60)
+        holder.result("1", "result-1", b"value", 60)
+        holder.end("1")
+        assert holder.may_store("1") is None
+        ended(holder, "2")
+        until(lambda: client.get("result-2") == b"value")
+        assert client.get("result-1") is None
+        holder.renewed_at = time.monotonic()
+        until(lambda: client.get("result-1") == b"value")
+
+
+def test_one_that_comes_back_as_it_is_looked_at_keeps_its_result(holder: Holder) -> None:
+    holder.fetched("1", "f", time.monotonic() + 60, {})
+    holder.lose("1", "f")
+    holder.fetched("1", "g", time.monotonic() + 60, {})
+    assert holder.may_store("1")
+    assert holder.holds("1")
+
+
+def test_a_failure_of_any_kind_ends_no_thread_and_is_told(holder: Holder) -> None:
+    holder.storer = Storer(connect("redis://a..b:6379/0", retries=0), "redis://a..b:6379/0")
+    holder.storer.start()
+    ended(holder, "1")
+    assert "results cannot be stored" in until(holder.storer.trouble)[0]
+    assert holder.held() == ["1"]
+
+
+def test_after_its_end_it_begins_once_more(fresh_url: str, holder: Holder) -> None:
+    with redis.Redis.from_url(fresh_url) as client:
+        holder.storer = storing(fresh_url)
+        holder.storer.close()
+        holder.storer.start()
+        ended(holder, "1")
+        until(lambda: client.get("result-1") == b"value")
