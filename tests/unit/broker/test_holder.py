@@ -271,3 +271,13 @@ def test_a_lease_is_renewed_for_a_minute_past_the_deadline_and_no_longer(deadlin
 def test_a_deadline_that_is_none_has_the_usual_bound(deadline: object) -> None:
     renewed = renewed_until({"headers": {"gaia": {"v": 1, "deadline": deadline}}})
     assert time.monotonic() < renewed < time.monotonic() + 7200
+
+
+def test_what_waits_for_a_slot_is_renewed_beyond_its_deadline_and_what_runs_is_not(holder: Holder) -> None:
+    for tag in ("waits", "runs"):
+        holder.fetched(tag, "f", time.monotonic() - 1, {})
+        holder.wait(tag)
+    holder.start("runs")
+    assert holder.due() == [("waits", "f")]
+    holder.start("waits")
+    assert holder.due() == []
