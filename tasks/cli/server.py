@@ -6,10 +6,12 @@ lives in the state directory and outlives it: an append-only file, written to th
 
 import platform
 import re
+import secrets
 import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from errno import EADDRINUSE
 from importlib.util import find_spec
@@ -173,11 +175,16 @@ def require_free(host: str, port: int, option: str) -> None:
 
 
 def free_port(host: str) -> int:
-    """Give a port that is free now; somebody else may take it before it is used."""
+    """Give a port that is free now; somebody else may take it before it is used.
+
+    It is below those that Linux gives to connections (from 32768 on, ip(7)), of which each that is opened takes one.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    for port in (*(20_000 + secrets.randbelow(12_000) for _ in range(20)), 0):
+        with socket.socket(family, socket.SOCK_STREAM) as probe, suppress(OSError):
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    raise click.ClickException(f"there is no free port on {host}")
 
 
 def _candidates() -> Iterator[Path]:
