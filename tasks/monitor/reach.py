@@ -2,10 +2,11 @@
 
 import re
 import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from gaia.store.nodes import Node
+from tasks.egress import names
 
 ENDPOINT: Final = re.compile(r"https?://(\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 """No path, no query, no fragment, no user."""
@@ -23,18 +24,9 @@ def is_reachable(node: Node) -> bool:
 
 def _is_local(host: str) -> bool:
     """Say whether a host is this machine for every machine."""
-    name = host.lower().rstrip(".")
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    address = _address(host)
-    return address is not None and (address.is_loopback or address.is_unspecified)
-
-
-def _address(host: str) -> IPv4Address | IPv6Address | None:
-    """Give the address that the system takes a host for without asking anybody; `127.1` and `2130706433`, too."""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except (OSError, UnicodeError):
-        return None
-    address = ip_address(found[0][4][0])
-    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+    text = names.literal(host)
+    if text is None:
+        return names.is_localhost(host.lower().rstrip("."))
+    address = ip_address(text)
+    plain = (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+    return plain.is_loopback or plain.is_unspecified
