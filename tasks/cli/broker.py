@@ -25,6 +25,16 @@ def require(url: str, hint: str = "") -> None:
         client.close()
 
 
+def require_if_hinted(settings: Settings) -> None:
+    """Ask for an answer if no Redis was named while a cluster runs here: a mistake, not an outage to be waited for.
+
+    Raises:
+        click.ClickException: if there is none.
+    """
+    if told := hint(settings):
+        require(settings.redis_url, told)
+
+
 def hint(settings: Settings) -> str:
     """Say how the cluster that runs here is reached, if there is one and the settings name no Redis; else nothing."""
     if "redis_url" in settings.model_fields_set or not StateDir(DEFAULT).announced():

@@ -38,9 +38,7 @@ def flower() -> None:
     options = flower_options(settings)
     # An open door that Flower reads from the environment at each request, whatever its options say.
     os.environ.pop("FLOWER_UNAUTHENTICATED_API", None)
-    # It would wait for an outage to end; that no Redis was named while a cluster runs here is a mistake.
-    if hint := broker.hint(settings):
-        broker.require(settings.redis_url, hint)
+    broker.require_if_hinted(settings)
     logging.basicConfig(level=settings.worker.log_level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
 
     from tasks.app import app  # it reads the settings: not before they are known to be sound

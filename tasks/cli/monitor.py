@@ -20,9 +20,7 @@ def monitor() -> None:
     One on each machine; a Prometheus finds the machine's workers by it.
     """
     settings = load()
-    # It would wait for an outage to end; that no Redis was named while a cluster runs here is a mistake.
-    if hint := broker.hint(settings):
-        broker.require(settings.redis_url, hint)
+    broker.require_if_hinted(settings)
     logging.basicConfig(level=settings.worker.log_level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
 
     from tasks.monitor.monitor import Monitor  # help does without
