@@ -6,7 +6,7 @@ command line.
 
 import logging
 import sys
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import redis
 from celery import Celery, signals
@@ -159,17 +159,11 @@ def _require_machine(app: Celery, settings: Settings, directory: DirectoryArtifa
                 browser_preflight.require(settings.browser)
                 warnings += filter(None, [browser_preflight.warning(settings.browser)])
         except GaiaError as failure:
-            _refuse(failure)
+            sys.exit(f"gaia: {failure}")
         for each in warnings:
             log.warning("%s", each)
 
     signals.celeryd_after_setup.connect(on_setup, weak=False)
-
-
-def _refuse(failure: GaiaError) -> NoReturn:
-    """End the worker in one sentence. Celery hands the code of an exit on, which must be a number."""
-    sys.stderr.write(f"gaia: {failure}\n")
-    raise SystemExit(1)
 
 
 def _claim_roots(app: Celery, roster: Roster) -> None:
@@ -180,7 +174,7 @@ def _claim_roots(app: Celery, roster: Roster) -> None:
             try:
                 files_tasks.service().start(roster)
             except GaiaError as failure:
-                _refuse(failure)
+                sys.exit(f"gaia: {failure}")
 
     signals.celeryd_after_setup.connect(on_setup, weak=False)
 
