@@ -51,7 +51,7 @@ from tasks.runtime.express import ENDED
 from tasks.runtime.logs import working_on
 from tasks.runtime.progress import Reporter
 from tasks.runtime.reply import Reply
-from tasks.runtime.request import SIZE
+from tasks.runtime.request import SIZE, first_wait_s
 from tasks.runtime.weighing import Weighed
 from tasks.scope import CancelToken, Clock, Elsewhere, Later, Scope
 
@@ -293,9 +293,9 @@ class Run:
         clock = self.around.clock
         now = clock.wall()
         _, deadline = wire.times(given)
-        waits_since = wire.waits_since(given)
-        if waits_since is not None and not self.told.get("retries") and not self.lost_leases:
-            self.meters.waited(max(0.0, now - waits_since))
+        waited_s = first_wait_s(self.told, self.properties, now)
+        if waited_s is not None:
+            self.meters.waited(waited_s)
         deadline = now + self.around.deadline_s if deadline is None else deadline
         if deadline <= now:
             raise DeadlineExceeded(self.operation, round(now - deadline, 3))

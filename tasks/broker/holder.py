@@ -187,14 +187,14 @@ class Holder:
     def postpone(self, tag: str, due_at: float, *, retries: int | None = None, again: bool = False) -> bool:
         """Let a message wait in Redis until `due_at` (seconds since the epoch) when it ends.
 
-        With `retries`, or `again`, it had a run and comes back with that count, and says so. False if the message is
-        not held here.
+        With `again` it had a run: it says so, and comes back with another count of `retries` if there is one. False if
+        the message is not held here.
         """
         lease = self._leases.get(tag)
         if lease is None:
             return False
         told = {} if retries is None else {"retries": retries, "eta": None}
-        changed = waiting_again(lease.message, due_at, told) if told or again else ""
+        changed = waiting_again(lease.message, due_at, told) if again else ""
         return self._act(tag, "delay", f"{due_at:.6f}", changed)
 
     def put_aside(self, tag: str, operation: str) -> bool:

@@ -100,10 +100,16 @@ def waited(headers: Mapping[str, Any], properties: Mapping[str, Any], now: float
 
     Nobody else could tell: Celery's messages hold no time, and most producers send no events.
     """
+    found = first_wait_s(headers, properties, now)
+    return {} if found is None else {"waited": round(found, 6)}
+
+
+def first_wait_s(headers: Mapping[str, Any], properties: Mapping[str, Any], now: float) -> float | None:
+    """Give the seconds from submit to now of a first run; None of another, or if the message does not say."""
     waits_since = wire.waits_since(headers.get(wire.HEADER))
     if waits_since is None or headers.get("retries") or properties.get("gaia_lost"):
-        return {}
-    return {"waited": round(max(0.0, now - waits_since), 6)}
+        return None
+    return max(0.0, now - waits_since)
 
 
 def _require_links(embed: object) -> None:
