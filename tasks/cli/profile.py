@@ -18,7 +18,7 @@ from config.settings import load
 from gaia.store.nodes import Node
 from tasks.cli.producer import connected, here
 from tasks.cli.state import MONITOR_HOST, MONITOR_PORT
-from tasks.runtime.pages import WILDCARDS
+from tasks.runtime.pages import reached
 
 PAGES: Final = {"cpu": "profile", "heap": "heap", "waits": "waits", "threads": "threads", "gc": "gc", "tasks": "tasks"}
 ENDINGS: Final = {
@@ -115,8 +115,7 @@ def _asked(path: str, bound_s: float) -> bytes:
         )
     found = {} if own.model_fields_set & {"host", "port"} else here()
     host, port = found.get(MONITOR_HOST, own.host), int(found.get(MONITOR_PORT, own.port))
-    # A wildcard is where the monitor listens, not where it is reached.
-    connection = HTTPConnection("127.0.0.1" if host in WILDCARDS else host, port, timeout=bound_s)
+    connection = HTTPConnection(reached(host), port, timeout=bound_s)
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {own.token.get_secret_value()}"})
         reply = connection.getresponse()

@@ -28,7 +28,7 @@ from tasks.cli.server import EmbeddedServer, free_port, require_free
 from tasks.cli.state import DEFAULT, MONITOR_HOST, MONITOR_PORT, StateDir
 from tasks.cli.supervisor import StartFailed, Supervisor
 from tasks.monitor import asking
-from tasks.runtime.pages import WILDCARDS
+from tasks.runtime.pages import reached
 
 READY_BOUND_S: Final = 90.0
 """Six interpreters start at once; on a busy machine of two cores that took twelve seconds."""
@@ -193,8 +193,7 @@ class Up:
 
     def _monitor(self) -> str:
         """Give the address of the monitor, as it is reached from here."""
-        host = self._settings.monitor.host
-        return flower.address("127.0.0.1" if host in WILDCARDS else host, self._ports.monitor or 0)
+        return flower.address(reached(self._settings.monitor.host), self._ports.monitor or 0)
 
     def _variables(self) -> dict[str, str]:
         """Give what leads other commands to this cluster. The monitor's token is no part: whoever has it sets it."""

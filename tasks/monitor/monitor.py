@@ -31,7 +31,7 @@ from tasks.monitor.sampler import Sampler
 from tasks.monitor.series import CONTENT_TYPE, Book
 from tasks.runtime import profiles
 from tasks.runtime.endpoint import PROBES, health, verdict
-from tasks.runtime.pages import NOT_FOUND, WILDCARDS, Asked, Page, Server
+from tasks.runtime.pages import NOT_FOUND, WILDCARDS, Asked, Page, Server, reached
 from tasks.scope import Clock
 
 HANDED_ON: Final = frozenset({"metrics", "health", "readiness", "liveness"})
@@ -212,7 +212,7 @@ class Monitor:
         )
 
     def _here(self) -> str:
-        host = "127.0.0.1" if self._host in WILDCARDS else self._host
+        host = reached(self._host)
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     def _workers(self) -> Page:

@@ -83,6 +83,11 @@ CROWDED: Final = Page(b"too many requests at once\n", HTTPStatus.SERVICE_UNAVAIL
 Answer = Callable[[Asked], Page]
 
 
+def reached(host: str) -> str:
+    """Give the host by which a server that listens there is reached from its own machine."""
+    return "127.0.0.1" if host in WILDCARDS else host
+
+
 def local_names(host: str) -> frozenset[str]:
     """Give the names by which a server on this machine may be asked that listens on `host` and has no password."""
     return _LOCAL_NAMES | {host.lower(), f"[{host.lower()}]"}
