@@ -3,8 +3,8 @@
 import socket
 import ssl
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -122,6 +122,23 @@ class Site:
         if answer is not None:
             sock.sendall(answer)
         return answer is not None
+
+
+@contextmanager
+def hanging(site: Site, *paths: str, at_last: bytes | None = None) -> Iterator[threading.Semaphore]:
+    """Have a site answer nothing, until the block ends; each request is told."""
+    told, release = threading.Semaphore(0), threading.Event()
+
+    def hang(_: object, __: object) -> bytes | None:
+        told.release()
+        release.wait(60)
+        return at_last
+
+    site.routes |= dict.fromkeys(paths, hang)
+    try:
+        yield told
+    finally:
+        release.set()
 
 
 def _shut(sock: socket.socket) -> None:

@@ -4,7 +4,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from tasks.runtime.pages import Asked, Page, Server
 from tasks.runtime.tokens import derived
 from tests.support.cluster import get
 from tests.support.waiting import until
-from tests.support.web import Site, reply
+from tests.support.web import Site, hanging, reply
 
 HERE = socket.gethostname()
 
@@ -142,20 +142,9 @@ def test_what_a_browser_would_run_is_not_handed_on(site: Site, kind: str, status
     assert (page.status, page.body == b"<script>") == (status, status == 200)
 
 
-@contextmanager
-def hung(site: Site) -> Iterator[threading.Semaphore]:
-    """Have a site take questions and answer none; each is told."""
-    told, release = threading.Semaphore(0), threading.Event()
-
-    def hang(_: Any, __: Any) -> None:
-        told.release()
-        release.wait(60)
-
-    site.routes |= dict.fromkeys(("/readiness", "/health", "/metrics"), hang)
-    try:
-        yield told
-    finally:
-        release.set()
+def hung(site: Site) -> AbstractContextManager[threading.Semaphore]:
+    """Have a worker hang."""
+    return hanging(site, "/readiness", "/health", "/metrics")
 
 
 def test_workers_that_hang_stall_no_round_and_no_other_worker(

@@ -2,9 +2,8 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from http import HTTPStatus
 from typing import Any
 
@@ -16,7 +15,7 @@ from tasks.monitor.questions import Questions
 from tasks.runtime.pages import Asked, Page, Server
 from tests.support.cluster import get
 from tests.support.waiting import until
-from tests.support.web import Site, reply
+from tests.support.web import Site, hanging, reply
 
 ASKED = Asked("/api/v1/query", {"query": "up"})
 ANSWER = b'{"status":"success","data":{"resultType":"vector","result":[]}}'
@@ -92,21 +91,9 @@ def test_one_that_hangs_is_left(site: Site, monkeypatch: pytest.MonkeyPatch, beg
     assert Questions(site.url("")).answer(ASKED).status == HTTPStatus.GATEWAY_TIMEOUT
 
 
-@contextmanager
-def hanging(site: Site) -> Iterator[threading.Semaphore]:
-    """Have Prometheus hang; each question that it is asked is told."""
-    told, release = threading.Semaphore(0), threading.Event()
-
-    def hang(_: Any, __: Any) -> bytes:
-        told.release()
-        release.wait(60)
-        return reply(ANSWER)
-
-    site.routes["/api/v1/query"] = hang
-    try:
-        yield told
-    finally:
-        release.set()
+def stuck(site: Site) -> AbstractContextManager[threading.Semaphore]:
+    """Have Prometheus hang."""
+    return hanging(site, "/api/v1/query", at_last=reply(ANSWER))
 
 
 def test_one_that_hangs_is_asked_by_few_and_others_wait_for_their_turn(
@@ -114,7 +101,7 @@ def test_one_that_hangs_is_asked_by_few_and_others_wait_for_their_turn(
 ) -> None:
     monkeypatch.setattr(module, "PLACE_BOUND_S", 0.0)
     questions = Questions(site.url(""))
-    with ThreadPoolExecutor(module.AT_ONCE) as pool, hanging(site) as told:
+    with ThreadPoolExecutor(module.AT_ONCE) as pool, stuck(site) as told:
         found = [pool.submit(questions.answer, ASKED) for _ in range(module.AT_ONCE)]
         for _ in found:
             assert told.acquire(timeout=20)
@@ -134,7 +121,7 @@ def test_one_that_hangs_leaves_places_for_probes(site: Site, monkeypatch: pytest
     server = Server("127.0.0.1", 0, answer)
     server.start()
     address = f"http://127.0.0.1:{server.port}"
-    with closing(server), ThreadPoolExecutor(many) as pool, hanging(site) as told:
+    with closing(server), ThreadPoolExecutor(many) as pool, stuck(site) as told:
         found = [pool.submit(get, f"{address}/api/v1/query?query=up") for _ in range(many)]
         for _ in range(module.AT_ONCE):
             assert told.acquire(timeout=20)
