@@ -151,16 +151,18 @@ class Storer:
         except (RedisError, OSError) as failure:
             self._failed(failure)
             return left + wanted
-        stored = [each for each, reply in zip(wanted, replies, strict=True) if not isinstance(reply, Exception)]
-        refused = [(each, reply) for each, reply in zip(wanted, replies, strict=True) if isinstance(reply, Exception)]
-        for each in stored:
-            each.holder.end(each.tag)
-        for _, reply in refused:
-            self._failed(reply)
+        stored, refused = [], []
+        for each, reply in zip(wanted, replies, strict=True):
+            if isinstance(reply, Exception):
+                self._failed(reply)
+                refused.append(each)
+            else:
+                each.holder.end(each.tag)
+                stored.append(each)
         if not refused:
             self._answered()
         self._announce(stored)
-        return left + [each for each, _ in refused]
+        return left + refused
 
     def _sent(self, outcomes: Sequence[Outcome]) -> list[object]:
         with self._client.pipeline(transaction=False) as pipe:

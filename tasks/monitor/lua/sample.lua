@@ -4,8 +4,8 @@
 -- ARGV  1 how many held messages are told apart by their list
 --
 -- Returns { the time, unacked, delayed, due time of the first delayed or "", dead letters, { what is paused },
---           { a list and how many of it are held, ... } or nil if there are more than that, then 3 for each list: length, when the message that is fetched
---           next was submitted or "", its delivery tag or "" }
+--           { a list and how many of it are held, ... } or nil if there are more than that, then 3 for each list:
+--           length, when the message that is fetched next was submitted or "", its delivery tag or "" }
 -- A key of another type counts as empty.
 local function ask(...)
   local found = redis.pcall(...)
