@@ -3,8 +3,9 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 
 from tests.support.cluster import ROOT, clean_environ, stop
@@ -36,15 +37,21 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
     process.wait(10)
 
 
-def admissions(directory: Path) -> list[float]:
-    """Give the monotonic times of every admission, in order; a killed process may have cut its last one."""
-    found = []
+def admissions(directory: Path) -> tuple[float, list[float]]:
+    """Give the monotonic time before the first process asked, and those of every admission, in order."""
+    started, found = [], []
     for each in directory.iterdir():
         data = each.read_bytes()
-        found += [at for (at,) in DOUBLE.iter_unpack(data[: len(data) // DOUBLE.size * DOUBLE.size])]
-    return sorted(found)
+        # A killed process may have cut its last one.
+        first, *times = [at for (at,) in DOUBLE.iter_unpack(data[: len(data) // DOUBLE.size * DOUBLE.size])] or [inf]
+        started.append(first)
+        found += times
+    return min(started), sorted(found)
 
 
-def most_over(times: list[float], rate: float, burst: float) -> float:
-    """Give by how much the count from the first on passed rate * time + burst at most; 0 or less is within."""
-    return max((number + 1) - (rate * (at - times[0]) + burst) for number, at in enumerate(times))
+def over_since(start: float, times: Sequence[float], rate_per_s: float, burst: float) -> float:
+    """Give by how much the count since `start` passes rate * time + burst at most; 0 or less is within.
+
+    Who is counted had leave before, and nobody had it before `start`: that holds however late one is counted.
+    """
+    return max((number + 1 - rate_per_s * (at - start) - burst for number, at in enumerate(times)), default=-burst)

@@ -1,8 +1,8 @@
 """One process that asks a cluster's limits without pause, and writes down what it was given.
 
-`python -m tests.support.limits_process rate URL FILE SECONDS` writes the monotonic time of each admission, in binary;
-`... probes URL FILE SECONDS` calls an upstream that is dead, and writes a line a call. All processes of a machine
-have the same monotonic time.
+`python -m tests.support.limits_process rate URL FILE SECONDS` writes, in binary, the monotonic time before it first
+asked and that of each admission; `... probes URL FILE SECONDS` calls an upstream that is dead, and writes a line a
+call. All processes of a machine have the same monotonic time.
 """
 
 import struct
@@ -25,6 +25,7 @@ pause = threading.Event()
 def rate(limits: Limits, file: Path, ends_at: float) -> None:
     names = levels(host=HOST)
     with file.open("ab", buffering=0) as output:
+        output.write(DOUBLE.pack(time.monotonic()))
         while time.monotonic() < ends_at:
             found = limits.ask(names, if_away=Away.FAIL_CLOSED)
             if isinstance(found, Admitted):

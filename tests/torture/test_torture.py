@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tasks.roots import openat2
+from tests.support.limits_cluster import over_since
 from tests.torture import crash, limits, race
 
 
@@ -27,7 +28,8 @@ def test_a_write_that_was_acknowledged_is_whole_after_its_worker_was_killed(fres
 
 def test_workers_of_the_api_queue_keep_a_rate_together_though_one_is_killed(fresh_url: str, tmp_path: Path) -> None:
     found = limits.rate(tmp_path, fresh_url, rate_per_s=200, burst=100, seconds=3, processes=3)
-    assert found.most_over <= 0, found
+    assert found.over_since <= 0, found
+    assert found.killed, found
     assert found.arrivals > found.burst, found
 
 
@@ -41,3 +43,10 @@ def test_a_host_that_is_down_gets_one_probe_of_all_workers_in_each_half_open_win
 def test_the_worst_window_is_found_wherever_it_is() -> None:
     assert limits.most_over([0.0, 10.0, 10.1, 10.2, 10.3], 1.0, 2.0) == pytest.approx(4 - 0.3 - 2)
     assert limits.most_over([0.0, 1.0, 2.0], 1.0, 1.0) == 0.0
+
+
+def test_a_request_that_arrives_late_is_no_excess_of_those_that_had_leave_since_the_start() -> None:
+    late = [1.0, 1.0, 1.0, 1.0, 2.0]
+    assert limits.most_over(late, 1.0, 2.0) > 0
+    assert over_since(-1.0, late, 1.0, 2.0) <= 0
+    assert over_since(0.0, [*late, 2.0, 2.0], 1.0, 2.0) > 0
