@@ -25,7 +25,7 @@ from tasks import wiring
 from tasks.api import tasks as api_tasks
 from tasks.artifacts import keeping as artifacts_keeping
 from tasks.artifacts.sweeper import Sweeper
-from tasks.broker import holder, probe, transport
+from tasks.broker import holders, probe, transport
 from tasks.broker.storing import Storer
 from tasks.browser import preflight as browser_preflight
 from tasks.browser import tasks as browser_tasks
@@ -62,7 +62,7 @@ def build(settings: Settings) -> Celery:
     broker, results = connect(settings.redis_url), connect(result_url)
     found.events.dispatcher_cls = EVENTS
     running = Running(broker)
-    holder.configure(
+    holders.configure(
         deadline_s=settings.worker.deadline_s, delivery_cap=settings.worker.delivery_cap, on_lost=running.lose
     )
     keeping = artifacts_keeping.of(settings)
@@ -82,7 +82,7 @@ def build(settings: Settings) -> Celery:
     )
     signals.celeryd_init.connect(_require_fit, weak=False)
     # Under Celery's own command, too: beyond its slots a worker fetches nothing.
-    signals.celeryd_after_setup.connect(lambda instance, **_: holder.configure(slots=instance.concurrency), weak=False)
+    signals.celeryd_after_setup.connect(lambda instance, **_: holders.configure(slots=instance.concurrency), weak=False)
     storer = _storer(settings)
     signals.celeryd_after_setup.connect(_require_one_process, weak=False)
     directory = keeping.shared()
@@ -111,7 +111,7 @@ def _storer(settings: Settings) -> Storer | None:
         return None
     url = str(settings.result_url)
     found = Storer(connect(url, reply_timeout_s=nodes.REPLY_TIMEOUT_S, retries=0), url)
-    holder.configure(storer=found)
+    holders.configure(storer=found)
     signals.celeryd_init.connect(lambda **_: found.start(), weak=False)
     return found
 

@@ -43,7 +43,7 @@ from gaia.store.connection import reaching
 from gaia.store.nodes import Nodes
 from gaia.store.results import parse
 from tasks import metrics
-from tasks.broker.holder import holding
+from tasks.broker.holders import holding
 from tasks.delivery.running import Running
 from tasks.meters import Meters
 from tasks.runtime import identity

@@ -15,7 +15,7 @@ from celery.backends.redis import RedisBackend
 from gaia import wire
 from gaia.store import keys
 from tasks.broker import jsontext
-from tasks.broker.holder import holding
+from tasks.broker.holders import holding
 
 
 class Backend(RedisBackend):

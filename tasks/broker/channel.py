@@ -25,11 +25,11 @@ from redis.exceptions import NoScriptError, ResponseError
 from gaia import wire
 from gaia.store import keys
 from tasks import metrics
-from tasks.broker import jsontext
+from tasks.broker import holders, jsontext
 from tasks.broker.arrivals import Arrivals
 from tasks.broker.events import Announcing
 from tasks.broker.gathering import Gathering
-from tasks.broker.holder import Holder, holder
+from tasks.broker.holder import Holder
 from tasks.broker.keeper import LEASE_S, Commit, Keeper, held_keys, turn_arguments
 from tasks.broker.qos import QoS
 from tasks.broker.reading import due_at, flaw_of, paused_in, renewed_until
@@ -72,7 +72,7 @@ class Fetching(Announcing, Base):
         """Open the channel; the fetch connection is opened when something is consumed."""
         super().__init__(*args, **options)
         # What is held lies under the prefix, too.
-        self.holder: Holder = holder(
+        self.holder: Holder = holders.of(
             f"{self.connection.client.as_uri(include_password=True)} {self.global_keyprefix}{self.unacked_key}"
         )
         self.handlers["BRPOP"] = self._on_readable
@@ -94,7 +94,7 @@ class Fetching(Announcing, Base):
         self._shared_of: Any = None
         self.taker: Callable[[dict[str, Any]], bool] | None = None
         """Is offered each fetched message before kombu; what it takes, it ends at the holder, and here in `express`."""
-        self.express: set[str] = set()
+        self.express: dict[str, Any] = {}
         self._turn_sha: str | None = None
 
     # --- what the poller asks
@@ -381,27 +381,12 @@ class Fetching(Announcing, Base):
 
     # --- the end
 
-    def give_back(self, tags: Iterable[str], where: str) -> None:
-        """Give held messages back to their lists, to be fetched "next", or "last"."""
-        dropped, keeper = self.holder.drop(tags), self.holder.keeper
-        if dropped and keeper is not None:
-            keeper.give_back(dropped, where)
-
-    def give_back_waiting(self) -> None:
-        """Give back what waits for a free slot here, unless the broker is away: then its leases lapse."""
-        dropped, keeper = self.holder.drop_waiting(), self.holder.keeper
-        try:
-            if dropped and keeper is not None:
-                keeper.give_back(dropped, "next")
-        except (*self.connection_errors, ResponseError):
-            log.warning("the broker is away or refuses: what waited for a slot comes back when its leases lapse")
-
     def settle(self) -> None:
         """Take the reply that is under way, and give back what was not delivered; waits a second at most."""
         try:
             if self._state == "turn" and self._is_readable():
                 self._take_reply()
-            self.give_back(self._undelivered.clear(), "next")
+            self.holder.give_back(self._undelivered.clear(), "next")
         except (*self.connection_errors, ResponseError):
             log.warning("the broker is away or refuses: what was fetched last comes back when its leases lapse")
         finally:

@@ -15,14 +15,15 @@ Its `Upkeep` is the thread that renews the leases.
 """
 
 import logging
-import os
 import secrets
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from math import inf, nan
 from typing import Any, Final
+
+from redis.exceptions import RedisError
 
 from gaia import wire
 from tasks import metrics
@@ -53,7 +54,7 @@ class Holder:
         self._lock = threading.Lock()
         self._turns = 0
         self._leases: dict[str, Lease] = {}
-        self._waiting: set[str] = set()
+        self._waiting: dict[str, float] = {}
         self._storing: set[str] = set()
         self.renewed_at = float("-inf")
         """All leases of before this monotonic time were renewed then, but for those known to be lost."""
@@ -159,20 +160,23 @@ class Holder:
         lease = self._leases.get(tag)
         return lease is not None and lease.was_told
 
-    def wait(self, tag: str) -> None:
-        """Say that a message waits for a free slot: `start` is going to be called before it runs."""
-        self._waiting.add(tag)
+    def wait(self, tag: str, since: float) -> None:
+        """Say that a message waits for a free slot since a monotonic time: `start` is called with it before it runs.
 
-    def start(self, tag: str) -> bool:
-        """Say that a message's run begins; False if it must not, since the message was given back."""
+        One that waits since `inf` is never overdue.
+        """
+        self._waiting[tag] = since
+
+    def start(self, tag: str, since: float) -> bool:
+        """Say that a message's run begins; False if it must not, since the message was given back.
+
+        It may be here again by then, and wait behind others: since another time.
+        """
         with self._lock:
-            self._waiting.discard(tag)
+            if self._waiting.get(tag) != since:
+                return False
+            del self._waiting[tag]
             return tag in self._leases
-
-    def drop_waiting(self) -> list[tuple[str, str]]:
-        """Forget what waits for a slot, in the order in which it was fetched; give the tags and fences."""
-        with self._lock:
-            return self._drop([tag for tag in self._leases if tag in self._waiting])
 
     # --- what is to become of a message
 
@@ -227,7 +231,7 @@ class Holder:
         """
         with self._lock:
             result = self._results.pop(tag, ("", "", 0))
-            self._waiting.discard(tag)
+            self._waiting.pop(tag, None)
             if self.storer is not None and result[0] and tag in self._leases:
                 self._storing.add(tag)
                 self.storer.put(Outcome(self, tag, *result))
@@ -246,25 +250,50 @@ class Holder:
             self._commits.append(Commit(tag, lease.fence, *result, *action))
             self._held_s += SMOOTHING * (time.monotonic() - lease.since - self._held_s)
 
-    def drop(self, tags: Iterable[str]) -> list[tuple[str, str]]:
-        """Forget messages that are given back; give their tags and fences."""
-        with self._lock:
-            return self._drop(list(tags))
-
-    def _drop(self, tags: list[str]) -> list[tuple[str, str]]:
-        found = [(tag, self._leases.pop(tag).fence) for tag in tags if tag in self._leases]
-        metrics.GIVEN_BACK.inc(len(found))
-        for tag, _ in found:
-            self._waiting.discard(tag)
-            self._storing.discard(tag)
-            self._results.pop(tag, None)
-            self._actions.pop(tag, None)
-        return found
-
     def held(self) -> list[str]:
         """Give the tags of what is held and not ended, the first fetched first."""
         with self._lock:
             return list(self._leases)
+
+    # --- giving back
+
+    def give_back(self, tags: Iterable[str], where: str) -> None:
+        """Give messages back to their lists, to be fetched "next", or "last". Raises what redis-py raises."""
+        with self._lock:
+            dropped = self._drop(list(tags))
+        self._return(dropped, where)
+
+    def give_back_waiting(self, before: float = inf) -> list[str]:
+        """Give back what waits for a slot here since before a monotonic time, to be fetched next; give the tags.
+
+        If some wait for so long, calls are longer than they were: none are fetched ahead until they are short again.
+        If the broker is away, they come back when their leases lapse.
+        """
+        with self._lock:
+            # In one step: what waits now may run a moment later.
+            dropped = self._drop([tag for tag in self._leases if self._waiting.get(tag, nan) <= before])
+            if dropped and before < inf:
+                self._held_s = max(self._held_s, time.monotonic() - before)
+        try:
+            self._return(dropped, "next")
+        except (RedisError, OSError):
+            log.warning("the broker is away or refuses: what waited for a slot comes back when its leases lapse")
+        return [tag for tag, _ in dropped]
+
+    def _return(self, dropped: list[tuple[str, str]], where: str) -> None:
+        if dropped and self.keeper is not None:
+            self.keeper.give_back(dropped, where)
+
+    def _drop(self, tags: list[str]) -> list[tuple[str, str]]:
+        """Forget messages; give their tags and fences."""
+        found = [(tag, self._leases.pop(tag).fence) for tag in tags if tag in self._leases]
+        metrics.GIVEN_BACK.inc(len(found))
+        for tag, _ in found:
+            self._waiting.pop(tag, None)
+            self._storing.discard(tag)
+            self._results.pop(tag, None)
+            self._actions.pop(tag, None)
+        return found
 
     # --- commits
 
@@ -342,7 +371,7 @@ class Holder:
             # open. Of one that has arrived meanwhile the lease is gone, and so is its entry here.
             waiting = [*self._under_way, *((each.tag, each.fence) for each in self._commits)]
             # What waits for a slot is refused when it starts; an outcome that waits for its store is not run for again.
-            patient = self._waiting | self._storing
+            patient = self._waiting.keys() | self._storing
             for tag, lease in self._leases.items():
                 if (lease.until > time.monotonic() or tag in patient) and not lease.is_lost:
                     waiting.append((tag, lease.fence))
@@ -360,91 +389,3 @@ class Holder:
         call_id = lease.message.get("headers", {}).get("id")
         if self.on_lost is not None and isinstance(call_id, str):
             self.on_lost(call_id)
-
-
-@dataclass
-class _Process:
-    """What holds for every holder of this process, also those to come."""
-
-    slots: int | None = None
-    deadline_s: float = wire.DEFAULT_DEADLINE_S
-    delivery_cap: int = 3
-    on_lost: Callable[[str], None] | None = None
-    storer: Storer | None = None
-
-    def tell(self, holder: Holder) -> None:
-        holder.slots, holder.deadline_s, holder.storer = self.slots, self.deadline_s, self.storer
-        holder.delivery_cap, holder.on_lost = self.delivery_cap, self.on_lost
-
-
-_holders: dict[str, Holder] = {}
-_lock = threading.Lock()
-_process = _Process()
-
-
-def holder(broker: str) -> Holder:
-    """Give the holder of a broker, one a process."""
-    with _lock:
-        found = _holders.get(broker)
-        if found is None:
-            found = _holders[broker] = Holder()
-            _process.tell(found)
-        return found
-
-
-def _forget_in_child() -> None:
-    """A forked process holds nothing: what it was forked with is its parent's, and so are the fences."""
-    global _lock  # noqa: PLW0603 - another thread of the parent may have had it
-    _holders.clear()
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_in_child)
-
-
-def holding(tag: str) -> Holder | None:
-    """Give whoever in this process holds a message."""
-    return next((each for each in list(_holders.values()) if each.holds(tag)), None)
-
-
-def configure(
-    *,
-    slots: int | None = None,
-    deadline_s: float | None = None,
-    delivery_cap: int | None = None,
-    on_lost: Callable[[str], None] | None = None,
-    storer: Storer | None = None,
-) -> None:
-    """Tell every holder of this process, also those to come, what a `Holder` says of these."""
-    with _lock:
-        _process.slots = slots or _process.slots
-        _process.deadline_s = deadline_s or _process.deadline_s
-        _process.delivery_cap = delivery_cap or _process.delivery_cap
-        _process.on_lost = on_lost or _process.on_lost
-        _process.storer = storer or _process.storer
-        for each in _holders.values():
-            _process.tell(each)
-
-
-def _held() -> int:
-    return sum(len(each.held()) for each in list(_holders.values()))
-
-
-metrics.HELD.watch(_held)
-
-
-def leave() -> None:
-    """Tell every holder that the worker begins to end."""
-    for each in list(_holders.values()):
-        each.leave()
-
-
-def close(patience_s: float = 0.0) -> None:
-    """Store, commit and give back what every holder holds: the worker has ended.
-
-    `patience_s` is for a store of results that is away.
-    """
-    if _process.storer is not None:
-        _process.storer.close(patience_s)
-    for each in list(_holders.values()):
-        each.close()

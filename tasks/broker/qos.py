@@ -40,7 +40,7 @@ class QoS(kombu_redis.QoS):
         """End a message, or give it back behind all others."""
         virtual.QoS.ack(self, delivery_tag)
         if requeue:
-            self.channel.give_back([delivery_tag], "last")
+            self.channel.holder.give_back([delivery_tag], "last")
         else:
             self.channel.holder.end(delivery_tag)
 

@@ -54,9 +54,7 @@ class Upkeep:
         self._thread.join(timeout=10)
         try:
             self._send_commits()
-            dropped = self._holder.drop(self._holder.held())
-            if dropped:
-                self.keeper.give_back(dropped, "next")
+            self._holder.give_back(self._holder.held(), "next")
         except (RedisError, OSError) as failure:
             log.warning(
                 "the broker is away or refuses (%s): what was held comes back when its leases lapse",

@@ -25,6 +25,8 @@ EVENTS_EVERY_S: Final = 0.1
 EVENTS_MOST: Final = 1000
 """Events in one message; more are sent at once."""
 
+RELIEF_EVERY_S: Final = 1.0
+
 log = logging.getLogger(__name__)
 
 
@@ -32,6 +34,7 @@ class Consumer(celery_consumer.Consumer):
     """The consumer of a Gaia worker."""
 
     _flush_planned = False
+    _relief: Any = None
     express: Express
     """The short way over the present connection; set if the pool and the transport are ours."""
 
@@ -60,7 +63,7 @@ class Consumer(celery_consumer.Consumer):
             channel = self.task_consumer.channel
             channel.holder.leave()
             channel.settle()
-            channel.give_back_waiting()
+            channel.holder.give_back_waiting()
         super().close()
 
     def shutdown(self) -> None:
@@ -78,7 +81,7 @@ class Consumer(celery_consumer.Consumer):
         super().on_close()
         for each in waiting:
             try:
-                each.message.channel.give_back([each.message.delivery_tag], "next")
+                each.message.channel.holder.give_back([each.message.delivery_tag], "next")
             except (*self.connection_errors, ResponseError):
                 log.warning("the broker is away or refuses: call %s comes back when its lease lapses", each.id)
 
@@ -97,6 +100,9 @@ class Consumer(celery_consumer.Consumer):
         if self.hub and isinstance(self.pool, Pool) and isinstance(channel, Fetching):
             self.express = Express(self, self.pool, channel)
             channel.taker = self.express.take
+            if self._relief is not None:
+                self._relief.cancel()
+            self._relief = self.hub.call_repeatedly(RELIEF_EVERY_S, self.express.relieve)
 
         def on_message(message: Any) -> Any:
             try:

@@ -37,6 +37,9 @@ from tasks.runtime.request import RedactedRequest, shown, waited
 ENDED: Final = "gaia_ended"
 """In a request that Celery's tracer is given: what the run has ended in already, a reply or an exception."""
 
+AHEAD_S: Final = 1.0
+"""So long may a call that was fetched ahead wait for a slot here, while another worker may have one free."""
+
 log = logging.getLogger(__name__)
 
 _RULED: Final = ("eta", "expires", "group", "shadow", "stamped_headers", "compression")
@@ -83,10 +86,23 @@ class Express:
         if request.tells:
             request.tell_received()
         state.task_reserved(request)
-        self.channel.holder.wait(request.tag)
-        self.channel.express.add(request.tag)
+        self.channel.holder.wait(request.tag, request.waits_since)
+        self.channel.express[request.tag] = request
         self._put(request.run)
         return True
+
+    def relieve(self) -> None:
+        """Give back what has waited for a slot for too long, to be fetched next by whoever has one. As `take`.
+
+        It was fetched ahead while calls were short; those that run now are not.
+        """
+        tags = self.channel.holder.give_back_waiting(time.monotonic() - AHEAD_S)
+        for tag in tags:
+            request = self.channel.express.pop(tag, None)
+            if request is not None:
+                request.forget()
+        if tags:
+            log.info("%d calls that waited for a slot went back to their queues: those that run are long", len(tags))
 
     def _is_plain(self, message: dict[str, Any], headers: dict[str, Any]) -> bool:
         for name in _RULED:
@@ -157,6 +173,7 @@ class ExpressRequest(RedactedRequest):
         self.id: str = headers["id"]
         self._type = self.name = headers["task"]
         self.tag: str = properties["delivery_tag"]
+        self.waits_since = time.monotonic()
         self._shown_as: str | None = None
         self._is_read = False
 
@@ -210,9 +227,8 @@ class ExpressRequest(RedactedRequest):
 
     def run(self) -> None:
         """Run the call and bring it to its end."""
-        if not self._express.channel.holder.start(self.tag):
-            self._forget()  # it was given back meanwhile
-            return
+        if not self._express.channel.holder.start(self.tag, self.waits_since):
+            return  # it was given back meanwhile
         if self.id in state.revoked and self.revoked():
             return
         started = time.monotonic()
@@ -244,14 +260,14 @@ class ExpressRequest(RedactedRequest):
         if backend is None or not backend.succeed(self.tag, self._headers, reply.text):
             self._task.backend.mark_as_done(self.id, reply, self._context, store_result=True)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Take the request off Celery's tables."""
         state.requests.pop(self.id, None)
         state.active_requests.discard(self)
         state.reserved_requests.discard(self)
 
     def _succeeded(self, reply: Any, runtime: float) -> None:
-        self._forget()
+        self.forget()
         self.acknowledge()
         logs, tells = self._express.logs_success, self.tells
         if not logs and not tells:
@@ -310,7 +326,7 @@ class ExpressRequest(RedactedRequest):
 
 def _end(express: Express, tag: str, *_: Any) -> None:
     """Let a message end with the next turn."""
-    express.channel.express.discard(tag)
+    express.channel.express.pop(tag, None)
     express.channel.holder.end(tag)
 
 
@@ -320,8 +336,8 @@ def _turn_down(express: Express, tag: str, logger: logging.Logger, errors: Any, 
         _end(express, tag)
         return
     channel = express.channel
-    channel.express.discard(tag)
+    channel.express.pop(tag, None)
     try:
-        channel.give_back([tag], "last")
+        channel.holder.give_back([tag], "last")
     except errors as failure:
         logger.critical("message %s could not be given back: %s", tag, type(failure).__name__)

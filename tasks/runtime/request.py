@@ -6,6 +6,7 @@ the answers of `inspect`, so it is replaced before anything else sees the reques
 
 import time
 from collections.abc import Mapping
+from math import inf
 from typing import Any, Final
 
 from celery.exceptions import InvalidTaskError
@@ -13,7 +14,7 @@ from celery.worker.request import Request
 
 from gaia import redaction, wire
 from gaia.contracts.base import CALLS
-from tasks.broker.holder import holding
+from tasks.broker.holders import holding
 from tasks.runtime.pool import GivenBackError
 
 SIZE: Final = "gaia_size_bytes"
@@ -49,7 +50,7 @@ class RedactedRequest(Request):
         self._tag = tag
         held = holding(tag)
         if held is not None:
-            held.wait(tag)
+            held.wait(tag, inf)
         self._is_leased = held is not None
 
     def on_accepted(self, pid: Any, time_accepted: Any) -> None:
@@ -59,7 +60,7 @@ class RedactedRequest(Request):
             GivenBackError: if the worker began to end meanwhile; then the pool does not run it.
         """
         held = holding(self._tag)
-        if self._is_leased and (held is None or not held.start(self._tag)):
+        if self._is_leased and (held is None or not held.start(self._tag, inf)):
             raise GivenBackError(self.id)
         super().on_accepted(pid, time_accepted)
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 from celery import signals
 from celery.worker import state
 
-from tasks.broker import holder
+from tasks.broker import holders
 from tasks.delivery.running import Running
 
 LAST_WORDS_S: Final = 5.0
@@ -55,12 +55,12 @@ def install(running: Running, close_services: Callable[[], None], grace_s: float
         if not begun.acquire(blocking=False):
             return
         stopped_at.append(time.monotonic())
-        holder.leave()
+        holders.leave()
         threading.Thread(target=drain, name="gaia-drain", daemon=True).start()
 
     def on_end(**_: Any) -> None:
         # Only behind all of it is the end no more bounded: a service that cannot be closed must not hold the process.
-        holder.close(max(0.0, grace_s - (time.monotonic() - stopped_at[0])) if stopped_at else 0.0)
+        holders.close(max(0.0, grace_s - (time.monotonic() - stopped_at[0])) if stopped_at else 0.0)
         close_services()
         running.close()
         ended.set()

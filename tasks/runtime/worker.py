@@ -10,7 +10,7 @@ from celery import Celery
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.platforms import SecurityWarning
 
-from tasks.broker import holder
+from tasks.broker import holders
 from tasks.runtime.memory import MemoryBound, reexecute_if_due
 from tasks.runtime.pool import Pool
 
@@ -54,7 +54,7 @@ def run(
     # A call of a browser or a program is long: it waits on the queue, where another worker may take it.
     ahead = not UNHURRIED & set(queues)
     app.conf.worker_prefetch_multiplier = 2 if ahead else 1
-    holder.configure(slots=calls_at_once)
+    holders.configure(slots=calls_at_once)
     worker = app.Worker(
         quiet=True,
         hostname=name,

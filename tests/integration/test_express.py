@@ -15,6 +15,7 @@ from celery.exceptions import TaskRevokedError
 
 from gaia import Gaia, errors
 from tests.support import cluster
+from tests.support.evidence import started
 from tests.support.probe import Append, CountErrors, Echo, Fail, Flaky, Hold, Leave
 from tests.support.waiting import until
 
@@ -41,6 +42,28 @@ class Words:
 
     def read(self) -> list[str]:
         return self.path.read_text().split() if self.path.exists() else []
+
+
+def test_what_was_fetched_ahead_of_long_calls_goes_to_a_worker_with_free_slots(
+    redis_url: str, tmp_path: Path, words: "Words"
+) -> None:
+    marks = str(tmp_path / "started"), str(tmp_path / "release")
+    with Gaia(redis_url) as gaia, cluster.probe_worker(redis_url, log=tmp_path / "busy.log") as busy:
+        for each in [gaia.submit(Echo("short")) for _ in range(100)]:
+            each.get(timeout=60)  # now it fetches ahead
+        long = [gaia.submit(Hold(*marks)) for _ in range(4)]
+        until(lambda: started(marks) == 4, what="calls that take every slot")
+        ahead = [gaia.submit(Append(str(words.path), str(number))) for number in range(4)]
+        until(lambda: "waited for a slot went back" in busy.text(), what="some that were fetched ahead")
+        assert not words.read()
+        with cluster.probe_worker(redis_url, log=tmp_path / "free.log"):
+            for each in ahead:
+                each.get(timeout=60)
+            assert gaia.stored(long[0].id) is None
+            Path(marks[1]).touch()
+            assert [each.get(timeout=60).text for each in long] == ["released"] * 4
+        gaia.submit(Echo("last")).get(timeout=60)
+    assert sorted(words.read()) == list("0123")
 
 
 @pytest.fixture

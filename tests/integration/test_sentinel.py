@@ -12,7 +12,7 @@ from kombu import Connection, Consumer, Queue
 from kombu.message import Message
 
 from gaia.store import keys
-from tasks.broker import holder as holder_module
+from tasks.broker import holders
 from tasks.cli.server import find_binary, free_port
 from tests.chaos.server import HOST, Server
 from tests.support.cluster import stop
@@ -94,7 +94,7 @@ def drain(connection: Connection) -> None:
 def test_messages_are_fetched_and_committed_before_and_after_a_failover(
     sentinel: int, master: Server, replica: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holder_module, "_holders", {})
+    monkeypatch.setattr(holders, "_holders", {})
     received: list[Message] = []
     master.client.lpush("q", text("a"), text("b"))
     with consuming(sentinel, received) as (connection, channel):
@@ -112,4 +112,4 @@ def test_messages_are_fetched_and_committed_before_and_after_a_failover(
         until(lambda: drain(connection) or len(received) == 3, 30)
         received[2].ack()
         until(lambda: drain(connection) or replica.client.hlen(keys.HELD) == 0, what="the third commit")
-    holder_module.close()
+    holders.close()

@@ -14,7 +14,8 @@ from kombu import Connection, Consumer, Queue
 from kombu.message import Message
 
 from gaia.store import keys
-from tasks.broker import holder as holder_module
+from tasks.broker import holders as all_holders
+from tasks.broker.holder import Holder
 from tests.support.waiting import until
 
 TRANSPORT = "tasks.broker.transport:Transport"
@@ -83,8 +84,8 @@ class Broker:
         self.pump(lambda: self.channel._state == "waiting", "the wait")
 
     @property
-    def holder(self) -> holder_module.Holder:
-        found: holder_module.Holder = self.channel.holder
+    def holder(self) -> Holder:
+        found: Holder = self.channel.holder
         return found
 
     def close(self) -> None:
@@ -94,10 +95,10 @@ class Broker:
 @pytest.fixture
 def holders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process's holders of its own; their threads end with the test."""
-    monkeypatch.setattr(holder_module, "_holders", {})
-    monkeypatch.setattr(holder_module, "_process", holder_module._Process())
+    monkeypatch.setattr(all_holders, "_holders", {})
+    monkeypatch.setattr(all_holders, "_process", all_holders._Process())
     yield
-    holder_module.close()
+    all_holders.close()
 
 
 @pytest.fixture

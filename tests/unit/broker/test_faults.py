@@ -226,8 +226,8 @@ def test_what_waits_for_a_slot_is_dropped_and_then_does_not_start() -> None:
     for tag in "abc":
         holder.fetched(tag, "f", FAR, {})
     for tag in "ab":
-        holder.wait(tag)
-    assert holder.start("a")
-    assert holder.drop_waiting() == [("b", "f")]
-    assert not holder.start("b")
+        holder.wait(tag, 1.0)
+    assert holder.start("a", 1.0)
+    assert holder.give_back_waiting() == ["b"]
+    assert not holder.start("b", 1.0)
     assert holder.held() == ["a", "c"]

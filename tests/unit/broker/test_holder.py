@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any, cast
 
 import pytest
@@ -31,7 +32,7 @@ class Recording:
         self.renewing = renewing
         self.renewed: list[set[str]] = []
         self.committed: list[str] = []
-        self.given_back: list[str] = []
+        self.given_back: list[tuple[str, str, str]] = []
         self.sweeps = 0
 
     def renew(self, leases: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -44,8 +45,8 @@ class Recording:
         self.committed += [each.tag for each in commits]
         return 0
 
-    def give_back(self, leases: list[tuple[str, str]], _where: str) -> None:
-        self.given_back += [tag for tag, _ in leases]
+    def give_back(self, leases: list[tuple[str, str]], where: str) -> None:
+        self.given_back += [(tag, fence, where) for tag, fence in leases]
 
     def sweep(self, _suspect_from: int) -> int:
         self.sweeps += 1
@@ -93,9 +94,11 @@ def test_a_message_that_is_not_held_takes_no_result_and_no_action(holder: Holder
 
 
 def test_what_was_given_back_cannot_be_committed_any_more(holder: Holder) -> None:
+    found = kept(holder)
     holder.fetched("a", "f", FAR, {})
     holder.result("a", "key", "value", 60)
-    assert holder.drop(["a", "unknown"]) == [("a", "f")]
+    holder.give_back(["a", "unknown"], "last")
+    assert found.given_back == [("a", "f", "last")]
     holder.end("a")
     assert not holder.has_commits
     holder.fetched("a", "g", FAR, {})
@@ -172,11 +175,12 @@ def test_a_message_fetched_again_while_its_run_goes_on_is_not_run_twice(holder: 
 
 def test_a_run_told_to_stop_gives_the_message_back_under_the_lease_it_came_with_again(holder: Holder) -> None:
     holder.fetched("a", "old", FAR, {})
-    kept(holder, lost=("a",))
+    found = kept(holder, lost=("a",))
     until(lambda: holder.was_told("a"))
     assert not holder.fetched("a", "new", FAR, {})
     assert holder.was_told("a")
-    assert holder.drop(["a"]) == [("a", "new")]
+    holder.give_back(["a"], "last")
+    assert found.given_back == [("a", "new", "last")]
 
 
 def test_the_lost_lease_of_an_earlier_fetch_stops_no_later_run(holder: Holder) -> None:
@@ -216,7 +220,7 @@ def test_at_its_end_a_process_commits_what_ended_and_gives_back_the_rest(holder:
     holder.end("b")
     holder.close()
     assert found.committed == ["b"]
-    assert found.given_back == ["a", "c"]
+    assert found.given_back == [("a", "f", "next"), ("c", "f", "next")]
     assert not [each for each in threading.enumerate() if each.name == "gaia-lease"]
 
 
@@ -276,8 +280,47 @@ def test_a_deadline_that_is_none_has_the_usual_bound(deadline: object) -> None:
 def test_what_waits_for_a_slot_is_renewed_beyond_its_deadline_and_what_runs_is_not(holder: Holder) -> None:
     for tag in ("waits", "runs"):
         holder.fetched(tag, "f", time.monotonic() - 1, {})
-        holder.wait(tag)
-    holder.start("runs")
+        holder.wait(tag, 1.0)
+    holder.start("runs", 1.0)
     assert holder.due() == [("waits", "f")]
-    holder.start("waits")
+    holder.start("waits", 1.0)
     assert holder.due() == []
+
+
+def test_what_waits_for_a_slot_for_long_is_given_back_in_order_and_does_not_start(holder: Holder) -> None:
+    found, now = kept(holder), time.monotonic()
+    for tag, since in (("long", now - 5), ("runs", now - 5), ("longer", now - 9), ("short", now), ("Celery's", inf)):
+        holder.fetched(tag, "f", FAR, {})
+        holder.wait(tag, since)
+    assert holder.start("runs", now - 5)
+    assert holder.give_back_waiting(now - 1) == ["long", "longer"]
+    assert found.given_back == [("long", "f", "next"), ("longer", "f", "next")]
+    assert not holder.start("long", now - 5)
+    assert holder.held() == ["runs", "short", "Celery's"]
+    assert holder.give_back_waiting(now - 1) == []
+    assert holder.start("short", now)
+
+
+def test_a_message_that_was_given_back_and_came_here_again_starts_once_in_its_new_place(holder: Holder) -> None:
+    for since in (1.0, 2.0):
+        holder.fetched("a", "f", FAR, {})
+        assert not holder.start("a", since)
+        holder.wait("a", since)
+        if since == 1.0:
+            holder.give_back_waiting(since)
+    assert not holder.start("a", 1.0)
+    assert holder.start("a", 2.0)
+    assert not holder.start("a", 2.0)
+
+
+def test_after_a_long_wait_for_a_slot_none_are_fetched_ahead_until_calls_are_short_again(holder: Holder) -> None:
+    holder.slots = 4
+    for number in range(200):
+        holder.fetched(str(number), "f", FAR, {})
+        if number == 100:
+            assert holder.room() == 7
+            holder.wait("100", time.monotonic() - 2)
+            holder.give_back_waiting(time.monotonic() - 1)
+            assert holder.room() == 4
+        holder.end(str(number))
+    assert holder.room() == 8

@@ -16,10 +16,9 @@ from kombu.transport import TRANSPORT_ALIASES
 import gaia.message
 from gaia import wire
 from gaia.store import keys
-from tasks.broker import transport
+from tasks.broker import holders, transport
 from tasks.broker.backend import Backend
 from tasks.broker.channel import Channel
-from tasks.broker.holder import holder
 from tasks.runtime.express import Express, ExpressRequest
 from tasks.runtime.request import RedactedRequest
 from tests.support.probe import Echo
@@ -107,7 +106,7 @@ def test_a_message_of_our_client_is_plain(express: Express, pool: Taken) -> None
     assert (request.id, request.name, request.tag) == ("an-id", "probe.echo", "an-id")
     assert state.requests["an-id"] is request
     assert request in state.reserved_requests
-    assert express.channel.express == {"an-id"}
+    assert express.channel.express == {"an-id": request}
 
 
 def test_a_message_of_a_stock_producer_is_plain(express: Express, pool: Taken, app: Celery) -> None:
@@ -142,7 +141,7 @@ def test_a_message_of_a_stock_producer_is_plain(express: Express, pool: Taken, a
 def test_what_celery_has_a_rule_for_goes_its_way(express: Express, pool: Taken, headers: dict[str, Any]) -> None:
     assert not express.take(message(**headers))
     assert pool.calls == []
-    assert express.channel.express == set()
+    assert express.channel.express == {}
     assert "an-id" not in state.requests
 
 
@@ -241,7 +240,23 @@ def test_an_end_is_a_commit_and_makes_room(express: Express, pool: Taken) -> Non
     pool.request.acknowledge()
     pool.request.acknowledge()
     assert [each.tag for each in held.take_commits()] == ["an-id"]
-    assert express.channel.express == set()
+    assert express.channel.express == {}
+
+
+def test_what_waits_long_for_a_thread_goes_and_leaves_nothing(express: Express, pool: Taken) -> None:
+    held = express.channel.holder
+    held.fetched("an-id", "fence", 1e9, message())
+    express.take(message())
+    express.relieve()
+    assert held.held() == ["an-id"]
+    request = pool.request
+    held.wait(request.tag, request.waits_since - 60)
+    express.relieve()
+    assert (held.held(), express.channel.express) == ([], {})
+    assert (state.requests.get("an-id"), len(state.reserved_requests)) == (None, 0)
+    request.run()
+    assert not held.has_commits
+    assert state.total_count["probe.echo"] == 0
 
 
 def test_the_prefetch_limit_counts_what_went_by_express(express: Express) -> None:
@@ -267,7 +282,7 @@ def test_the_received_line_holds_no_secret(app: Celery, express: Express, caplog
 def test_the_stored_text_is_the_one_that_celery_writes(app: Celery, key: str | None, kept_s: int) -> None:
     backend = app.backend
     assert isinstance(backend, Backend)
-    held = holder(app.connection_for_read().as_uri(include_password=True))
+    held = holders.of(app.connection_for_read().as_uri(include_password=True))
     held.fetched("a-tag", "fence", 1e9, {})
     header = {"v": 1} if key is None else {"v": 1, "key": key}
     headers = {"id": "an-id", "parent_id": "its-parent", "gaia": header}
@@ -283,7 +298,7 @@ def test_the_stored_text_is_the_one_that_celery_writes(app: Celery, key: str | N
         meta = json.loads(text)
         assert meta.pop("date_done").endswith("+00:00")
         found.append((stored_under, list(meta), meta))
-    held.drop(["a-tag"])
+    held.give_back(["a-tag"], "last")
     assert found[0] == found[1]
 
 
