@@ -228,7 +228,8 @@ class ExpressRequest(RedactedRequest):
     def run(self) -> None:
         """Run the call and bring it to its end."""
         if not self._express.channel.holder.start(self.tag, self.waits_since):
-            return  # it was given back meanwhile
+            self.forget()  # it was given back meanwhile
+            return
         if self.id in state.revoked and self.revoked():
             return
         started = time.monotonic()
@@ -262,7 +263,8 @@ class ExpressRequest(RedactedRequest):
 
     def forget(self) -> None:
         """Take the request off Celery's tables."""
-        state.requests.pop(self.id, None)
+        if state.requests.get(self.id) is self:  # it may have come here again meanwhile
+            state.requests.pop(self.id, None)
         state.active_requests.discard(self)
         state.reserved_requests.discard(self)
 

@@ -254,9 +254,13 @@ def test_what_waits_long_for_a_thread_goes_and_leaves_nothing(express: Express, 
     express.relieve()
     assert (held.held(), express.channel.express) == ([], {})
     assert (state.requests.get("an-id"), len(state.reserved_requests)) == (None, 0)
+    held.fetched("an-id", "another", 1e9, message())
+    express.take(message())
     request.run()
     assert not held.has_commits
     assert state.total_count["probe.echo"] == 0
+    (again,) = state.reserved_requests
+    assert state.requests["an-id"] is again is not request
 
 
 def test_the_prefetch_limit_counts_what_went_by_express(express: Express) -> None:
