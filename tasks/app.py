@@ -6,6 +6,7 @@ command line.
 
 import logging
 import sys
+from importlib import import_module
 from typing import Any, Final
 
 import redis
@@ -151,6 +152,9 @@ def _require_machine(app: Celery, settings: Settings, directory: DirectoryArtifa
 
     def on_setup(**_: Any) -> None:
         queues = app.amqp.queues.consume_from
+        for each in set(wire.QUEUES) & set(queues):
+            # What its service is made of is imported before the worker is ready, not by the first call.
+            import_module(f"tasks.{each}.assembly")
         warnings = _troubles(directory)
         try:
             if "process" in queues:

@@ -1,39 +1,17 @@
 """The `api` queue's door: contracts to service methods."""
 
-import gc
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from config.settings import load
 from gaia.contracts import api
-from gaia.store.connection import connect
-from tasks.api.service import ApiService
-from tasks.artifacts import keeping
-from tasks.egress.gateway import Gateway
-from tasks.limits import cluster
-from tasks.runtime import identity
-from tasks.runtime.services import once
+from tasks.runtime.services import assembled
 from tasks.scope import Scope
 from tasks.wiring import handles
 
-limits = once(cluster.limits)
+if TYPE_CHECKING:
+    from tasks.api.service import ApiService
 
-YOUNG_OBJECTS: Final = 5000
-"""A batch of a thousand requests makes tens of thousands of objects and hardly a cycle among them. Python's own
-threshold of 700 has the collector look through them so often that it takes a tenth of the worker's CPU."""
-
-
-@once
-def service() -> ApiService:
-    """Build the service of this process."""
-    gc.set_threshold(max(YOUNG_OBJECTS, gc.get_threshold()[0]))
-    settings = load()
-    return ApiService(
-        settings=settings.api,
-        gateway=Gateway.shared(settings),
-        limits=limits(),
-        artifacts=keeping.of(settings).store(connect(settings.result_url or settings.redis_url)),
-        worker=identity.own().node,
-    )
+service: "Callable[[], ApiService]" = assembled("tasks.api.assembly")
 
 
 @handles(api.Request)

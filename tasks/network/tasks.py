@@ -1,30 +1,17 @@
 """The `network` queue's door: contracts to service methods."""
 
-import certifi
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from config.settings import load
 from gaia.contracts import network
-from tasks.egress.gateway import Gateway
-from tasks.limits import cluster
-from tasks.network.service import NetworkService
-from tasks.runtime import identity
-from tasks.runtime.services import once
+from tasks.runtime.services import assembled
 from tasks.scope import Scope
 from tasks.wiring import handles
 
+if TYPE_CHECKING:
+    from tasks.network.service import NetworkService
 
-@once
-def service() -> NetworkService:
-    """Build the service of this process."""
-    settings = load()
-    return NetworkService(
-        gateway=Gateway.shared(settings),
-        limits=cluster.limits(),
-        ports=settings.network.probe_ports,
-        ca_file=str(settings.api.ca_file or certifi.where()),
-        worker=identity.own().node,
-        capacity=settings.network.cache_entries,
-    )
+service: "Callable[[], NetworkService]" = assembled("tasks.network.assembly")
 
 
 @handles(network.Resolve)

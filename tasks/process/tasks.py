@@ -1,51 +1,17 @@
 """The `process` queue's door: contracts to service methods."""
 
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from config.settings import load
-from gaia import wire
 from gaia.contracts import process
-from gaia.store import keys
-from gaia.store.connection import connect
-from gaia.store.nodes import REPLY_TIMEOUT_S
-from tasks.artifacts import keeping
-from tasks.limits import cluster
-from tasks.process.quotas import Quotas
-from tasks.process.registry import Registry
-from tasks.process.service import ProcessService
-from tasks.roots.roots import Roots
-from tasks.runtime import identity
-from tasks.runtime.entrusted import Entrusted
-from tasks.runtime.services import once
+from tasks.runtime.services import assembled
 from tasks.scope import Scope
 from tasks.wiring import handles
 
-LASTING_S: Final = 60
-"""Bodies outlive the results that name them, and calls that a worker answers at its end, that end."""
+if TYPE_CHECKING:
+    from tasks.process.service import ProcessService
 
-
-@once
-def service() -> ProcessService:
-    """Build the service of this process."""
-    settings = load()
-    results_url = settings.result_url or settings.redis_url
-    broker = connect(settings.redis_url, reply_timeout_s=REPLY_TIMEOUT_S, retries=0)
-    results = connect(results_url, reply_timeout_s=REPLY_TIMEOUT_S, retries=0)
-    bodies = keeping.of(settings)
-    return ProcessService(
-        settings=settings.process,
-        roots=Roots.from_settings(settings.files),
-        own=identity.own,
-        registry=Registry(connect(settings.redis_url), settings.redis_url),
-        quotas=Quotas(cluster.limits()),
-        entrusted=Entrusted(
-            broker,
-            results,
-            bodies.store(results, keep_s=wire.RESULT_TTL_S + LASTING_S),
-            bodies.store(results, keep_s=keys.KEY_TTL_S + LASTING_S),
-            keep_s=settings.worker.grace_s + LASTING_S,
-        ),
-    )
+service: "Callable[[], ProcessService]" = assembled("tasks.process.assembly")
 
 
 @handles(process.Run)

@@ -4,7 +4,8 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
-from typing import Final, TypeVar
+from importlib import import_module
+from typing import Any, Final, TypeVar
 
 from tasks.limits import cluster
 
@@ -39,6 +40,14 @@ def once(build: Callable[[], T]) -> Callable[[], T]:
             return built[0]
 
     return get
+
+
+def assembled(module: str) -> Callable[[], Any]:
+    """Build a service at its first use, as `once`, by the `build` of a module that is imported only then.
+
+    A worker of other queues never imports it, nor what it needs.
+    """
+    return once(lambda: import_module(module).build())
 
 
 def drain_services() -> None:

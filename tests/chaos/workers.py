@@ -11,11 +11,11 @@ from pathlib import Path
 from celery import Celery, signals
 
 import tests.chaos.operation
-from tasks.api import tasks as _api  # noqa: F401 - imported ahead of the fork, as the next lines
-from tasks.browser import tasks as _browser  # noqa: F401 - as above
-from tasks.files import tasks as _files  # noqa: F401 - as above
-from tasks.network import tasks as _network  # noqa: F401 - as above
-from tasks.process import tasks as _process  # noqa: F401 - as above
+from tasks.api import assembly as _api  # noqa: F401 - imported ahead of the fork, as the next lines
+from tasks.browser import assembly as _browser  # noqa: F401 - as above
+from tasks.files import assembly as _files  # noqa: F401 - as above
+from tasks.network import assembly as _network  # noqa: F401 - as above
+from tasks.process import assembly as _process  # noqa: F401 - as above
 from tasks.runtime import worker as runtime
 from tests.chaos import ledger
 from tests.support.waiting import until

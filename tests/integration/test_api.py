@@ -57,6 +57,14 @@ def test_requests_batches_and_downloads_go_through_the_queue(
         assert g.submit(api.Health()).get(timeout=60).status in {"healthy", "degraded"}
 
 
+def test_a_worker_that_is_ready_has_loaded_what_its_queue_needs_and_nothing_of_others(
+    fresh_url: str, site: Site, tmp_path: Path
+) -> None:
+    with worker(fresh_url, site, tmp_path / "worker.log") as found:
+        mapped = Path(f"/proc/{found.process.pid}/maps").read_text()
+    assert ("pycurl" in mapped, "lxml" in mapped) == (True, False)
+
+
 def test_limits_that_are_set_hold_in_all_running_workers_and_in_those_that_start_later(
     fresh_url: str, site: Site, tmp_path: Path
 ) -> None:
