@@ -33,7 +33,7 @@ def test_a_service_runs_without_celery(queue: str) -> None:
 
 
 def test_the_app_of_a_worker_loads_what_no_one_service_needs() -> None:
-    """Whatever queue a worker has, it need not hold the libraries of the others: a fifth of its memory and its start."""
+    """Whatever its queue, it holds no libraries of the others: a fifth of its memory and its start."""
     loaded = loaded_by("import tasks.app")
     assert "celery" in loaded
     assert not loaded & {"requests", "urllib3", "pycurl", "dns", "lxml", "ijson", "zstandard"}

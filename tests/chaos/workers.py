@@ -1,87 +1,62 @@
-"""Worker processes, ours and stock Celery's, forked from a server that has imported everything: they start in 0.2 s."""
+"""Worker processes, ours and stock Celery's; the faults are their methods."""
 
-import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.context import ForkServerProcess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from celery import Celery, signals
 
 import tests.chaos.operation
-from tasks.api import assembly as _api  # noqa: F401 - imported ahead of the fork, as the next lines
-from tasks.browser import assembly as _browser  # noqa: F401 - as above
-from tasks.files import assembly as _files  # noqa: F401 - as above
-from tasks.network import assembly as _network  # noqa: F401 - as above
-from tasks.process import assembly as _process  # noqa: F401 - as above
 from tasks.runtime import worker as runtime
 from tests.chaos import ledger
+from tests.support.cluster import clean_environ, stop
+from tests.support.forking import Forked
 from tests.support.waiting import until
 
 THREADS = 4
 STOCK_VISIBILITY_S = 5
 
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload([__name__])
-
 
 class Worker:
-    """A worker process; the faults are its methods."""
+    """A worker process."""
 
     def __init__(self, kind: str, url: str, queues: Sequence[str], directory: Path) -> None:
         self.directory = directory
         self.log = directory / "workers.txt"
-        # It names tasks.app only after the fork: the app reads its settings when it is imported.
         run = {"ours": run_ours, "stock": run_stock}[kind]
-        environ = {"GAIA_REDIS_URL": url, ledger.DIRECTORY: str(directory)}
-        self.process: ForkServerProcess = _forks.Process(target=_run, args=(run, environ, self.log, queues))
-        self.process.start()
-
-    @property
-    def pid(self) -> int:
-        assert self.process.pid is not None
-        return self.process.pid
+        environ = {**clean_environ(), "GAIA_REDIS_URL": url, ledger.DIRECTORY: str(directory)}
+        self.process = Forked(_work, [run, queues], environ, self.log)
+        self.pid = self.process.pid
 
     @property
     def alive(self) -> bool:
-        return self.process.is_alive()
+        return self.process.poll() is None
 
     def wait_ready(self) -> "Worker":
         ready = self.directory / f"{self.pid}.ready"
         until(lambda: ready.exists() or not self.alive, 60, what="a worker's readiness")
-        assert self.alive, f"the worker ended with {self.process.exitcode}, see {self.log}"
+        assert self.alive, f"the worker ended with {self.process.poll()}, see {self.log}"
         return self
 
     def wait_first_end(self, timeout_s: float = 60) -> None:
         until(lambda: ledger.has_ended_one(self.directory, self.pid) or not self.alive, timeout_s, what="a first end")
 
     def send(self, number: signal.Signals) -> None:
-        if self.alive:
-            os.kill(self.pid, number)
+        self.process.send_signal(number)
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.join(10)
+        self.process.wait(10)
 
-    def stop(self, timeout_s: float = 40) -> int | None:
+    def stop(self, timeout_s: float = 40) -> int:
         """End it by SIGTERM; give the exit code, negative if it took SIGKILL."""
         self.send(signal.SIGCONT)
-        self.send(signal.SIGTERM)
-        self.process.join(timeout_s)
-        if self.alive:
-            self.kill()
-        return self.process.exitcode
+        return stop(self.process, timeout_s)
 
 
-def _run(run: Callable[[Sequence[str]], int], environ: Mapping[str, str], log: Path, queues: Sequence[str]) -> None:
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    for name in [name for name in os.environ if name.startswith("GAIA_")]:
-        del os.environ[name]
-    os.environ.update(environ)
+def _work(run: Callable[[Sequence[str]], int], queues: Sequence[str]) -> None:
     signals.worker_ready.connect(_say_ready, weak=False)
     sys.exit(run(queues))
 

@@ -151,7 +151,7 @@ class Field:
             "TMPDIR": str(self._scratch),
             **self._environ,
         }
-        found = self._workers[queue] = cluster.Worker(
+        found = self._workers[queue] = cluster.executed(
             [*cluster.tied(), *argv], environ, self.directory / f"{queue}.log"
         )
         return found

@@ -213,8 +213,8 @@ def test_the_log_tells_of_a_success_and_of_an_expected_error(gaia: Gaia, probe_w
 def test_under_celerys_command_every_pool_runs_calls(
     fresh_url: str, tmp_path: Path, pool: str, options: tuple[str, ...]
 ) -> None:
-    argv = [sys.executable, "-m", "celery", "-A", "tests.support.probe_worker", "worker", "-Q", "probe", *options]
-    found = cluster.Worker([*argv, "-c", "2", "-n", f"{pool}@%h"], {"GAIA_REDIS_URL": fresh_url}, tmp_path / "log")
+    argv = [sys.executable, "-m", "celery", "-A", "tests.support.probe_app", "worker", "-Q", "probe", *options]
+    found = cluster.executed([*argv, "-c", "2", "-n", f"{pool}@%h"], {"GAIA_REDIS_URL": fresh_url}, tmp_path / "log")
     try:
         found.wait_ready()
         with Gaia(fresh_url) as gaia, redis.Redis.from_url(fresh_url) as client:

@@ -41,7 +41,7 @@ def test_a_pool_of_processes_is_refused(server: Server, tmp_path: Path) -> None:
     """Its processes would store no result, and one that ends would give back what the others run."""
     argv = celery_argv("-P", "processes")
     log = tmp_path / "worker.log"
-    worker = cluster.Worker(argv, {"GAIA_REDIS_URL": server.url}, log)
+    worker = cluster.executed(argv, {"GAIA_REDIS_URL": server.url}, log)
     try:
         assert worker.process.wait(30) == 1
     finally:
@@ -52,7 +52,7 @@ def test_a_pool_of_processes_is_refused(server: Server, tmp_path: Path) -> None:
 def test_a_worker_that_runs_calls_in_its_loop_stores_results_and_ends(
     gaia: Gaia, server: Server, tmp_path: Path
 ) -> None:
-    worker = cluster.Worker(celery_argv("-P", "solo"), {"GAIA_REDIS_URL": server.url}, tmp_path / "worker.log")
+    worker = cluster.executed(celery_argv("-P", "solo"), {"GAIA_REDIS_URL": server.url}, tmp_path / "worker.log")
     try:
         pendings = [gaia.submit(Echo("x")) for _ in range(5)]
         assert all(each.get(timeout=30).text == "x" for each in pendings)
@@ -65,7 +65,7 @@ def test_a_worker_that_runs_calls_in_its_loop_stores_results_and_ends(
 def test_a_service_that_raises_what_is_no_exception_ends_its_call_alone(
     gaia: Gaia, server: Server, tmp_path: Path, pool: str
 ) -> None:
-    worker = cluster.Worker(celery_argv("-P", pool), {"GAIA_REDIS_URL": server.url}, tmp_path / "worker.log")
+    worker = cluster.executed(celery_argv("-P", pool), {"GAIA_REDIS_URL": server.url}, tmp_path / "worker.log")
     try:
         with pytest.raises(errors.InternalError):
             gaia.submit(Quit()).get(timeout=15)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from tests.support import cluster
-from tests.support.cluster import Worker, endpoint, get
+from tests.support.cluster import endpoint, executed, get
 from tests.support.waiting import until
 
 NO_PROGRAM = '["/usr/bin/no-such-program"]'
@@ -13,7 +13,7 @@ NO_PROGRAM = '["/usr/bin/no-such-program"]'
 
 def test_a_worker_whose_programs_are_not_there_refuses_in_one_sentence(fresh_url: str, tmp_path: Path) -> None:
     argv = [str(Path(sys.executable).with_name("gaia")), "worker", "process"]
-    found = Worker(argv, {"GAIA_REDIS_URL": fresh_url, "GAIA_PROCESS__EXECUTABLES": NO_PROGRAM}, tmp_path / "log")
+    found = executed(argv, {"GAIA_REDIS_URL": fresh_url, "GAIA_PROCESS__EXECUTABLES": NO_PROGRAM}, tmp_path / "log")
     assert found.process.wait(60) == 1
     told = "gaia: GAIA_PROCESS__EXECUTABLES names '/usr/bin/no-such-program', which is no program on this machine\n"
     assert found.text() == told

@@ -232,7 +232,7 @@ def test_a_second_worker_under_a_name_does_not_start(fresh_url: str, gaia: Gaia,
         thing = held_by(gaia, "a")
         (before,) = gaia.nodes()
         argv = [sys.executable, "-m", "tests.support.probe_worker", "a"]
-        second = cluster.Worker(argv, {"GAIA_REDIS_URL": fresh_url}, tmp_path / "second.log")
+        second = cluster.executed(argv, {"GAIA_REDIS_URL": fresh_url}, tmp_path / "second.log")
         assert second.process.wait(30) == 1
         assert f"a worker called {before.name} lives already, with pid {first.process.pid}" in second.text()
         assert " ready." not in second.text()
@@ -313,7 +313,7 @@ GROW = Grow(BOUND_BYTES)
 @pytest.fixture
 def bounded(fresh_url: str, tmp_path: Path) -> Iterator[cluster.Worker]:
     bound = {"GAIA_WORKER__MEMORY_BYTES": str(BOUND_BYTES), "GAIA_WORKER__GRACE_S": "30"}
-    with cluster.probe_worker(fresh_url, log=tmp_path / "a.log", name="a", **bound) as found:
+    with cluster.executed_probe_worker(fresh_url, log=tmp_path / "a.log", name="a", **bound) as found:
         yield found
 
 
@@ -403,7 +403,7 @@ def test_every_signal_that_asks_for_the_end_ends_a_worker_within_its_grace(
 
 def test_a_hangup_that_was_ignored_from_the_start_stays_so(fresh_url: str, gaia: Gaia, tmp_path: Path) -> None:
     argv = ["nohup", sys.executable, "-m", "tests.support.probe_worker"]
-    found = cluster.Worker(argv, {"GAIA_REDIS_URL": fresh_url}, tmp_path / "a.log")
+    found = cluster.executed(argv, {"GAIA_REDIS_URL": fresh_url}, tmp_path / "a.log")
     try:
         found.wait_ready()
         found.process.send_signal(signal.SIGHUP)
@@ -425,7 +425,7 @@ def test_a_worker_under_celerys_command_is_a_node_without_a_memory_bound(
 ) -> None:
     argv = [sys.executable, "-m", "celery", "-A", "tasks.app", "worker", "-Q", "api", "-n", "stock@%h"]
     environ = {"GAIA_REDIS_URL": fresh_url, "GAIA_WORKER__MEMORY_BYTES": "1000", "GAIA_WORKER__CONCURRENCY": "7"}
-    found = cluster.Worker(argv, environ, tmp_path / "stock.log")
+    found = cluster.executed(argv, environ, tmp_path / "stock.log")
     try:
         found.wait_ready()
         (listed,) = gaia.nodes()

@@ -69,7 +69,7 @@ def workers(folder: Path, given: World, *groups: tuple[str, ...]) -> Iterator[st
         started = []
         for queues in groups:
             environ = {"GAIA_REDIS_URL": url, **given.environ(), **(BROWSER if "browser" in queues else {})}
-            each = cluster.Worker([gaia, "worker", *queues], environ, folder / f"{'-'.join(queues)}.log")
+            each = cluster.executed([gaia, "worker", *queues], environ, folder / f"{'-'.join(queues)}.log")
             running.callback(cluster.stop, each.process)
             started.append(each)
         for each in started:

@@ -144,7 +144,7 @@ def running(scenery: Scenery) -> Iterator[Field]:
         until(lambda: started.poll() is not None or state.announced(), START_S, what="the cluster")
         url = state.announced().get("GAIA_REDIS_URL")
         assert url, (directory / "cluster.log").read_text(errors="replace")
-        leaking = cluster.Worker(
+        leaking = cluster.executed(
             [*tied, sys.executable, "-m", "tests.soak.leaking_worker"],
             {**environ, "GAIA_REDIS_URL": url},
             directory / "leaking.log",

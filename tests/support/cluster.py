@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -14,6 +15,7 @@ from gaia import Gaia
 from tasks.cli import tether
 from tasks.cli.server import EmbeddedServer
 from tasks.cli.state import StateDir
+from tests.support.forking import Forked
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -74,15 +76,24 @@ class Server:
             self._process = None
 
 
+class Process(Protocol):
+    """What tests do with the process of a worker."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int, /) -> None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
 class Worker:
     """A worker process and its log."""
 
-    def __init__(self, argv: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
+    def __init__(self, process: Process, log: Path) -> None:
+        self.process = process
         self.log = log
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                argv, cwd=ROOT, env={**clean_environ(), **environ}, stdout=output, stderr=subprocess.STDOUT
-            )
 
     def wait_ready(self) -> "Worker":
         until(self._ready, 60, what=f"a worker's readiness, see {self.log}")
@@ -94,6 +105,13 @@ class Worker:
     def _ready(self) -> bool:
         assert self.process.poll() is None, f"the worker ended:\n{self.text()}"
         return " ready." in self.text()
+
+
+def executed(argv: Sequence[str], environ: Mapping[str, str], log: Path) -> Worker:
+    """Start a worker by a command."""
+    with log.open("ab") as output:
+        env = {**clean_environ(), **environ}
+        return Worker(subprocess.Popen(argv, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT), log)
 
 
 def tied() -> list[str]:
@@ -126,15 +144,29 @@ def get(url: str, **headers: str) -> tuple[int, str]:
 def worker(url: str, *queues: str, log: Path, **environ: str) -> Iterator[Worker]:
     """Run `gaia worker`; stop it at the end."""
     argv = [str(Path(sys.executable).with_name("gaia")), "worker", *queues]
-    with _running(Worker(argv, {"GAIA_REDIS_URL": url, **environ}, log)) as found:
+    with _running(executed(argv, {"GAIA_REDIS_URL": url, **environ}, log)) as found:
         yield found
 
 
 @contextmanager
 def probe_worker(url: str, *, log: Path, name: str | None = None, **environ: str) -> Iterator[Worker]:
-    """Run a worker of the test operations, see `tests.support.probe`."""
-    argv = [sys.executable, "-m", "tests.support.probe_worker", *([name] if name else [])]
-    with _running(Worker(argv, {"GAIA_REDIS_URL": url, **environ}, log)) as found:
+    """Run a worker of the test operations, see `tests.support.probe`; stop it at the end."""
+    process = Forked(_probe, [name], {**clean_environ(), "GAIA_REDIS_URL": url, **environ}, log)
+    with _running(Worker(process, log)) as found:
+        yield found
+
+
+def _probe(name: str | None) -> None:
+    from tests.support.probe_worker import main
+
+    main(name)
+
+
+@contextmanager
+def executed_probe_worker(url: str, *, log: Path, name: str, **environ: str) -> Iterator[Worker]:
+    """Run one by its command, which executes itself anew when it is told to."""
+    argv = [sys.executable, "-m", "tests.support.probe_worker", name]
+    with _running(executed(argv, {"GAIA_REDIS_URL": url, **environ}, log)) as found:
         yield found
 
 
@@ -146,7 +178,7 @@ def _running(found: Worker) -> Iterator[Worker]:
         stop(found.process)
 
 
-def stop(process: subprocess.Popen[bytes], timeout_s: float = 30.0) -> int:
+def stop(process: Process, timeout_s: float = 30.0) -> int:
     """End a process by SIGTERM, by SIGKILL if that takes too long, and reap it."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)

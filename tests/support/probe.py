@@ -1,6 +1,6 @@
 """Operations of a queue `probe` that exist only in tests: they show what wiring does around a service.
 
-celery -A tests.support.probe_worker worker -Q probe
+celery -A tests.support.probe_app worker -Q probe
 """
 
 import gc
