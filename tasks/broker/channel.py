@@ -386,10 +386,10 @@ class Fetching(Announcing, Base):
         try:
             if self._state == "turn" and self._is_readable():
                 self._take_reply()
-            self.holder.give_back(self._undelivered.clear(), "next")
         except (*self.connection_errors, ResponseError):
             log.warning("the broker is away or refuses: what was fetched last comes back when its leases lapse")
         finally:
+            self.holder.give_back(self._undelivered.clear(), "next")
             self._put_back()
             self._state = "idle"
 

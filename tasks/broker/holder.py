@@ -23,12 +23,10 @@ from collections.abc import Callable, Iterable, Mapping
 from math import inf, nan
 from typing import Any, Final
 
-from redis.exceptions import RedisError
-
 from gaia import wire
 from tasks import metrics
 from tasks.broker.keeper import Commit, Keeper
-from tasks.broker.lease import Lease
+from tasks.broker.lease import Lease, Returning
 from tasks.broker.reading import waiting_again
 from tasks.broker.storing import Outcome, Storer
 from tasks.broker.upkeep import SWEEP_S, Upkeep
@@ -56,6 +54,7 @@ class Holder:
         self._leases: dict[str, Lease] = {}
         self._waiting: dict[str, float] = {}
         self._storing: set[str] = set()
+        self._returning: dict[str, Returning] = {}
         self.renewed_at = float("-inf")
         """All leases of before this monotonic time were renewed then, but for those known to be lost."""
         self._results: dict[str, tuple[str, bytes | str, int]] = {}
@@ -258,42 +257,54 @@ class Holder:
     # --- giving back
 
     def give_back(self, tags: Iterable[str], where: str) -> None:
-        """Give messages back to their lists, to be fetched "next", or "last". Raises what redis-py raises."""
+        """Give messages back to their lists, to be fetched "next", in the order given, or "last".
+
+        The thread of the leases sends them, at once, and again each second until the server takes them. Until then
+        their leases are renewed: nothing was lost, and it must not count as that.
+        """
         with self._lock:
-            dropped = self._drop(list(tags))
-        self._return(dropped, where)
+            self._give_back(list(tags), where)
 
     def give_back_waiting(self, before: float = inf) -> list[str]:
         """Give back what waits for a slot here since before a monotonic time, to be fetched next; give the tags.
 
         If some wait for so long, calls are longer than they were: none are fetched ahead until they are short again.
-        If the broker is away, they come back when their leases lapse.
         """
         with self._lock:
             # In one step: what waits now may run a moment later.
-            dropped = self._drop([tag for tag in self._leases if self._waiting.get(tag, nan) <= before])
-            if dropped and before < inf:
+            found = self._give_back([tag for tag in self._leases if self._waiting.get(tag, nan) <= before], "next")
+            if found and before < inf:
                 self._held_s = max(self._held_s, time.monotonic() - before)
-        try:
-            self._return(dropped, "next")
-        except (RedisError, OSError):
-            log.warning("the broker is away or refuses: what waited for a slot comes back when its leases lapse")
-        return [tag for tag, _ in dropped]
+            return found
 
-    def _return(self, dropped: list[tuple[str, str]], where: str) -> None:
-        if dropped and self.keeper is not None:
-            self.keeper.give_back(dropped, where)
-
-    def _drop(self, tags: list[str]) -> list[tuple[str, str]]:
-        """Forget messages; give their tags and fences."""
-        found = [(tag, self._leases.pop(tag).fence) for tag in tags if tag in self._leases]
-        metrics.GIVEN_BACK.inc(len(found))
-        for tag, _ in found:
+    def _give_back(self, tags: list[str], where: str) -> list[str]:
+        found = [tag for tag in tags if tag in self._leases]
+        for tag in found:
+            self._returning[tag] = Returning(self._leases.pop(tag).fence, where)
             self._waiting.pop(tag, None)
             self._storing.discard(tag)
             self._results.pop(tag, None)
             self._actions.pop(tag, None)
+        if found and self._upkeep is not None:
+            self._upkeep.hurry()
         return found
+
+    def returning(self) -> dict[str, Returning]:
+        """Give what is to be given back, by its tag, in order."""
+        with self._lock:
+            return dict(self._returning)
+
+    def returned(self, given: Mapping[str, Returning]) -> None:
+        """Forget what the server has taken back."""
+        metrics.GIVEN_BACK.inc(len(given))
+        with self._lock:
+            for tag, each in given.items():
+                self._forget_returning(tag, each.fence)
+
+    def _forget_returning(self, tag: str, fence: str) -> None:
+        found = self._returning.get(tag)
+        if found is not None and found.fence == fence:
+            del self._returning[tag]
 
     # --- commits
 
@@ -375,11 +386,12 @@ class Holder:
             for tag, lease in self._leases.items():
                 if (lease.until > time.monotonic() or tag in patient) and not lease.is_lost:
                     waiting.append((tag, lease.fence))
-            return waiting
+            return waiting + [(tag, each.fence) for tag, each in self._returning.items()]
 
     def lose(self, tag: str, fence: str) -> None:
         """Tell the run of a message that somebody else may hold it by now."""
         with self._lock:
+            self._forget_returning(tag, fence)
             lease = self._leases.get(tag)
             if lease is None or lease.fence != fence or lease.is_lost:
                 return  # it has ended, or came here again

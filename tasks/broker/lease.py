@@ -24,3 +24,10 @@ class Lease(NamedTuple):
         By the clock of this process: one that could renew nothing for as long as a lease lasts knows no better.
         """
         return time.monotonic() - max(self.since, renewed_at) < LEASE_S
+
+
+class Returning(NamedTuple):
+    """A message that is on its way back to its list, to be fetched "next" or "last"."""
+
+    fence: str
+    where: str

@@ -44,7 +44,7 @@ class Upkeep:
         self._thread.start()
 
     def hurry(self) -> None:
-        """Have the thread notice that the worker begins to end."""
+        """Have the thread notice that something is to be given back, or that the worker begins to end."""
         self._wakes.set()
 
     def close(self) -> None:
@@ -55,6 +55,7 @@ class Upkeep:
         try:
             self._send_commits()
             self._holder.give_back(self._holder.held(), "next")
+            self._return()
         except (RedisError, OSError) as failure:
             log.warning(
                 "the broker is away or refuses (%s): what was held comes back when its leases lapse",
@@ -71,6 +72,7 @@ class Upkeep:
             self._wakes.clear()
             if self._ended.is_set():
                 return
+            self._try(self._return)
             if self._holder.is_leaving:
                 self._try(self._send_commits)
             if time.monotonic() < due_at:
@@ -99,6 +101,15 @@ class Upkeep:
                 raise
             self._holder.arrived(commits)
             warn_of(refused)
+
+    def _return(self) -> None:
+        returning = self._holder.returning()
+        for where in ("next", "last"):
+            given = {tag: each for tag, each in returning.items() if each.where == where}
+            if given:
+                self.keeper.give_back([(tag, each.fence) for tag, each in given.items()], where)
+                self._holder.returned(given)
+                log.info("%d calls went back to their queues, to be fetched %s", len(given), where)
 
     def _sweep(self) -> None:
         restored = self.keeper.sweep(self._holder.suspect_from)

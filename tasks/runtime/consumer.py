@@ -13,7 +13,6 @@ from celery.exceptions import InvalidTaskError
 from celery.worker import consumer as celery_consumer
 from celery.worker import state
 from kombu.exceptions import ContentDisallowed, DecodeError
-from redis.exceptions import ResponseError
 
 from gaia.errors import GaiaError, InvalidCall, UnknownOperation
 from tasks.broker.backend import Backend
@@ -80,10 +79,7 @@ class Consumer(celery_consumer.Consumer):
         waiting += [each for each in state.scheduled_requests if each not in state.reserved_requests]
         super().on_close()
         for each in waiting:
-            try:
-                each.message.channel.holder.give_back([each.message.delivery_tag], "next")
-            except (*self.connection_errors, ResponseError):
-                log.warning("the broker is away or refuses: call %s comes back when its lease lapses", each.id)
+            each.message.channel.holder.give_back([each.message.delivery_tag], "next")
 
     def cancel_active_requests(self) -> None:
         """Cancel what runs where the pool can; what runs in threads is stopped by the drain.

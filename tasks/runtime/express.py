@@ -102,7 +102,7 @@ class Express:
             if request is not None:
                 request.forget()
         if tags:
-            log.info("%d calls that waited for a slot went back to their queues: those that run are long", len(tags))
+            log.info("%d calls that waited for a slot go back: those that run are long", len(tags))
 
     def _is_plain(self, message: dict[str, Any], headers: dict[str, Any]) -> bool:
         for name in _RULED:
@@ -332,14 +332,11 @@ def _end(express: Express, tag: str, *_: Any) -> None:
     express.channel.holder.end(tag)
 
 
-def _turn_down(express: Express, tag: str, logger: logging.Logger, errors: Any, requeue: bool) -> None:  # noqa: FBT001 - Celery's call
+def _turn_down(express: Express, tag: str, logger: Any, errors: Any, requeue: bool) -> None:  # noqa: FBT001 - Celery's call
     """End a message, or give it back."""
+    del logger, errors
     if not requeue:
         _end(express, tag)
         return
-    channel = express.channel
-    channel.express.pop(tag, None)
-    try:
-        channel.holder.give_back([tag], "last")
-    except errors as failure:
-        logger.critical("message %s could not be given back: %s", tag, type(failure).__name__)
+    express.channel.express.pop(tag, None)
+    express.channel.holder.give_back([tag], "last")

@@ -54,7 +54,7 @@ def test_what_was_fetched_ahead_of_long_calls_goes_to_a_worker_with_free_slots(
         long = [gaia.submit(Hold(*marks)) for _ in range(4)]
         until(lambda: started(marks) == 4, what="calls that take every slot")
         ahead = [gaia.submit(Append(str(words.path), str(number))) for number in range(4)]
-        until(lambda: "waited for a slot went back" in busy.text(), what="some that were fetched ahead")
+        until(lambda: "went back to their queues" in busy.text(), what="some that were fetched ahead")
         assert not words.read()
         with cluster.probe_worker(redis_url, log=tmp_path / "free.log"):
             for each in ahead:

@@ -11,13 +11,15 @@ for i = 2, #ARGV, 2 do
   local own = redis.call('HGET', KEYS[3], tag) or ''
   if string.sub(own, 1, #fence) == fence then
     local message, list = message_of(own, redis.call('HGET', KEYS[1], tag) or '')
-    if message then
-      push(command, list, message)
+    -- One whose list is no list stays held until its lease lapses, and keeps no other from going back.
+    if not message then
+      redis.call('HDEL', KEYS[3], tag)
+    elseif pcall(push, command, list, message) then
       redis.call('ZREM', KEYS[2], tag)
       redis.call('HDEL', KEYS[1], tag)
+      redis.call('HDEL', KEYS[3], tag)
       given = given + 1
     end
-    redis.call('HDEL', KEYS[3], tag)
   end
 end
 return given

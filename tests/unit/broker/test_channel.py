@@ -8,7 +8,9 @@ import redis
 from kombu import Connection, Exchange, Producer
 
 from gaia.store import keys
+from tasks import metrics
 from tasks.broker import channel as channel_module
+from tests.support.waiting import until
 from tests.unit.broker.conftest import TRANSPORT, Broker, held, text
 
 STEPS = ("", "\x06\x163", "\x06\x166", "\x06\x169")
@@ -318,6 +320,25 @@ def test_a_worker_that_ends_gives_back_what_it_holds(broker: Broker, client: "re
     broker.holder.close()
     assert held(client) == (0, 0, 0)
     assert [json.loads(each)["headers"]["id"] for each in client.lrange("q", 0, -1)] == ["b", "a"]
+    assert not client.exists(keys.LOST + "a", keys.LOST + "b")
+
+
+def test_what_a_server_refuses_to_take_back_is_taken_later_and_was_not_lost(
+    broker: Broker, client: "redis.Redis"
+) -> None:
+    client.lpush("q", text("a"), text("b"))
+    broker.consume(prefetch=2).receive(2)
+    failures = metrics.BROKER_FAILURES.labels("upkeep")._value
+    before = failures.get()
+    client.config_set("min-replicas-to-write", 1)
+    try:
+        broker.holder.give_back(broker.holder.held(), "next")
+        until(lambda: failures.get() > before, what="a refusal")
+        assert len(broker.holder.returning()) == 2
+    finally:
+        client.config_set("min-replicas-to-write", 0)
+    until(lambda: client.llen("q") == 2, what="the messages on their list")
+    assert held(client) == (0, 0, 0)
     assert not client.exists(keys.LOST + "a", keys.LOST + "b")
 
 

@@ -34,6 +34,8 @@ class Recording:
         self.committed: list[str] = []
         self.given_back: list[tuple[str, str, str]] = []
         self.sweeps = 0
+        self.refuses = False
+        self.refusals = 0
 
     def renew(self, leases: list[tuple[str, str]]) -> list[tuple[str, str]]:
         tags = {tag for tag, _ in leases}
@@ -46,6 +48,9 @@ class Recording:
         return 0
 
     def give_back(self, leases: list[tuple[str, str]], where: str) -> None:
+        if self.refuses:
+            self.refusals += 1
+            raise RedisConnectionError
         self.given_back += [(tag, fence, where) for tag, fence in leases]
 
     def sweep(self, _suspect_from: int) -> int:
@@ -98,7 +103,7 @@ def test_what_was_given_back_cannot_be_committed_any_more(holder: Holder) -> Non
     holder.fetched("a", "f", FAR, {})
     holder.result("a", "key", "value", 60)
     holder.give_back(["a", "unknown"], "last")
-    assert found.given_back == [("a", "f", "last")]
+    until(lambda: found.given_back == [("a", "f", "last")])
     holder.end("a")
     assert not holder.has_commits
     holder.fetched("a", "g", FAR, {})
@@ -180,7 +185,7 @@ def test_a_run_told_to_stop_gives_the_message_back_under_the_lease_it_came_with_
     assert not holder.fetched("a", "new", FAR, {})
     assert holder.was_told("a")
     holder.give_back(["a"], "last")
-    assert found.given_back == [("a", "new", "last")]
+    until(lambda: found.given_back == [("a", "new", "last")])
 
 
 def test_the_lost_lease_of_an_earlier_fetch_stops_no_later_run(holder: Holder) -> None:
@@ -294,11 +299,34 @@ def test_what_waits_for_a_slot_for_long_is_given_back_in_order_and_does_not_star
         holder.wait(tag, since)
     assert holder.start("runs", now - 5)
     assert holder.give_back_waiting(now - 1) == ["long", "longer"]
-    assert found.given_back == [("long", "f", "next"), ("longer", "f", "next")]
+    until(lambda: found.given_back == [("long", "f", "next"), ("longer", "f", "next")])
     assert not holder.start("long", now - 5)
     assert holder.held() == ["runs", "short", "Celery's"]
     assert holder.give_back_waiting(now - 1) == []
     assert holder.start("short", now)
+
+
+def test_what_cannot_be_given_back_yet_is_renewed_until_it_can(holder: Holder) -> None:
+    found = kept(holder)
+    found.refuses = True
+    for tag in "abc":
+        holder.fetched(tag, "f", FAR, {})
+    holder.give_back(["a"], "next")
+    holder.give_back(["b"], "last")
+    assert holder.held() == ["c"]
+    until(lambda: found.refusals > 1 and found.renewed and found.renewed[-1] == {"a", "b", "c"})
+    found.refuses = False
+    until(lambda: found.given_back == [("a", "f", "next"), ("b", "f", "last")])
+    until(lambda: holder.due() == [("c", "f")])
+
+
+def test_what_was_lost_on_its_way_back_is_renewed_no_more(holder: Holder) -> None:
+    found = kept(holder, lost=("a",))
+    found.refuses = True
+    holder.fetched("a", "f", FAR, {})
+    holder.give_back(["a"], "next")
+    until(lambda: holder.due() == [])
+    assert not holder.returning()
 
 
 def test_a_message_that_was_given_back_and_came_here_again_starts_once_in_its_new_place(holder: Holder) -> None:
