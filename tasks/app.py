@@ -6,6 +6,7 @@ command line.
 
 import logging
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Final
 
@@ -150,35 +151,44 @@ def _troubles(directory: DirectoryArtifacts | None) -> list[str]:
 def _require_machine(app: Celery, settings: Settings, directory: DirectoryArtifacts | None) -> None:
     """Refuse to start a worker whose machine has not what the settings of its queues name; warn of what may come."""
 
-    def on_setup(**_: Any) -> None:
+    def on_setup() -> None:
         queues = app.amqp.queues.consume_from
         for each in set(wire.QUEUES) & set(queues):
             # What its service is made of is imported before the worker is ready, not by the first call.
             import_module(f"tasks.{each}.assembly")
         warnings = _troubles(directory)
-        try:
-            if "process" in queues:
-                process_preflight.require(settings.process)
-            if "browser" in queues:
-                browser_preflight.require(settings.browser)
-                warnings += filter(None, [browser_preflight.warning(settings.browser)])
-        except GaiaError as failure:
-            sys.exit(f"gaia: {failure}")
+        if "process" in queues:
+            process_preflight.require(settings.process)
+        if "browser" in queues:
+            browser_preflight.require(settings.browser)
+            warnings += filter(None, [browser_preflight.warning(settings.browser)])
         for each in warnings:
             log.warning("%s", each)
 
-    signals.celeryd_after_setup.connect(on_setup, weak=False)
+    _at_setup(on_setup)
 
 
 def _claim_roots(app: Celery, roster: Roster) -> None:
     """Refuse to start a worker of `files` whose roots are other directories than the cluster's; tidy them up."""
 
-    def on_setup(**_: Any) -> None:
+    def on_setup() -> None:
         if "files" in app.amqp.queues.consume_from:
-            try:
-                files_tasks.service().start(roster)
-            except GaiaError as failure:
-                sys.exit(f"gaia: {failure}")
+            files_tasks.service().start(roster)
+
+    _at_setup(on_setup)
+
+
+def _at_setup(step: Callable[[], None]) -> None:
+    """Have a step done before the worker consumes; one that fails ends it. Celery would log that, and go on."""
+
+    def on_setup(**_: Any) -> None:
+        try:
+            step()
+        except GaiaError as failure:
+            sys.exit(f"gaia: {failure}")
+        except Exception as failure:
+            log.exception("the worker cannot be set up")
+            sys.exit(f"gaia: the worker cannot be set up: {type(failure).__name__}, see its log")
 
     signals.celeryd_after_setup.connect(on_setup, weak=False)
 

@@ -19,6 +19,17 @@ def test_a_worker_whose_programs_are_not_there_refuses_in_one_sentence(fresh_url
     assert found.text() == told
 
 
+def test_a_worker_whose_libraries_are_broken_does_not_start(fresh_url: str, tmp_path: Path) -> None:
+    """Else it would take calls from those that are whole, and fail them faster than they succeed."""
+    (tmp_path / "pycurl.py").write_text("raise ImportError('libcurl is of another version')")
+    argv = [str(Path(sys.executable).with_name("gaia")), "worker", "api"]
+    found = executed(argv, {"GAIA_REDIS_URL": fresh_url, "PYTHONPATH": str(tmp_path)}, tmp_path / "log")
+    assert found.process.wait(60) == 1
+    assert "ImportError: libcurl is of another version" in found.text()
+    assert found.text().endswith("gaia: the worker cannot be set up: ImportError, see its log\n")
+    assert " ready." not in found.text()
+
+
 def test_what_may_come_later_is_warned_of_once_and_told_by_health(fresh_url: str, tmp_path: Path) -> None:
     """Of other queues' settings a worker says nothing: the program that is not there stops it not."""
     missing, shared = tmp_path / "root", tmp_path / "bodies"

@@ -24,10 +24,14 @@ from tests.support.limits_cluster import over_since
 from tests.support.waiting import until
 
 PROCESSES = 8
+CONCURRENCY = 4
+THRESHOLD = 5
+"""Failures that open a circuit."""
+
 SPREAD_S = 0.05
 """On its way from leave to arrival one request may be faster than another by so much; `most_over` allows for that.
 
-It is too little on a machine that stops a worker for longer; `over_since` needs no such allowance."""
+It is too little on a machine that stops a worker for longer; `over_since` needs no such allowance, but sees less."""
 
 ONCE = api.Retry(attempts=1)
 
@@ -56,13 +60,14 @@ class Probed:
     """What a host that is down counted: how many opened the circuit, and the gaps between the probes that followed."""
 
     open_s: float
+    most_before: int
     before: int = 0
     probes: int = 0
     gaps_s: list[float] = field(default_factory=list)
 
     def holds(self) -> bool:
-        """Say whether every half-open window had one probe alone."""
-        return self.probes > 2 and min(self.gaps_s) >= self.open_s * 0.99
+        """Say whether every half-open window had one probe alone, and no more came before than were under way."""
+        return self.probes > 2 and min(self.gaps_s) >= self.open_s * 0.99 and self.before <= self.most_before
 
 
 class Host:
@@ -114,7 +119,7 @@ class Host:
 def _workers(url: str, host: Host, directory: Path, many: int) -> Iterator[list[cluster.Worker]]:
     environ = {
         "GAIA_EGRESS__ALLOW_CIDRS": json.dumps([f"127.0.0.1/32:{host.port}"]),
-        "GAIA_WORKER__CONCURRENCY": "4",
+        "GAIA_WORKER__CONCURRENCY": str(CONCURRENCY),
     }
     with ExitStack() as stack:
         yield [
@@ -124,7 +129,14 @@ def _workers(url: str, host: Host, directory: Path, many: int) -> Iterator[list[
 
 
 def rate(
-    directory: Path, url: str, *, rate_per_s: float, burst: int, seconds: float, processes: int = PROCESSES
+    directory: Path,
+    url: str,
+    *,
+    rate_per_s: float,
+    burst: int,
+    seconds: float,
+    processes: int = PROCESSES,
+    spread_s: float = SPREAD_S,
 ) -> Kept:
     """Keep every worker busy with batches at one host for so long; kill one half-way."""
     host, found = Host(200), Kept(rate_per_s, burst)
@@ -147,7 +159,7 @@ def rate(
             workers[-1].process.wait(10)
             found.killed = True
             found.failures = _failures(pendings, seconds)
-    _count(found, host.arrivals, submitted)
+    _count(found, host.arrivals, submitted, spread_s)
     return found
 
 
@@ -166,11 +178,11 @@ def _failures(pendings: Sequence[Pending[api.Outcomes]], seconds: float) -> Coun
     return found
 
 
-def _count(found: Kept, arrivals: list[float], submitted: float) -> None:
+def _count(found: Kept, arrivals: list[float], submitted: float, spread_s: float) -> None:
     times = sorted(arrivals)
     found.arrivals, found.took_s = len(times), times[-1] - times[0]
     found.longest_gap_s = max((late - early for early, late in itertools.pairwise(times)), default=0.0)
-    found.most_over = most_over(times, found.rate_per_s, found.burst + SPREAD_S * found.rate_per_s)
+    found.most_over = most_over(times, found.rate_per_s, found.burst + spread_s * found.rate_per_s)
     found.over_since = over_since(submitted, times, found.rate_per_s, found.burst)
 
 
@@ -190,9 +202,9 @@ def most_over(times: Sequence[float], rate_per_s: float, burst: float) -> float:
 
 def probes(directory: Path, url: str, *, open_s: float, seconds: float, processes: int = PROCESSES) -> Probed:
     """Have calls wait for a host that is down; each half-open window lets one of them through."""
-    host, found = Host(500), Probed(open_s)
+    host, found = Host(500), Probed(open_s, THRESHOLD + processes * CONCURRENCY)
     with host.serving(), Gaia(url) as gaia:
-        gaia.limits.set("127.0.0.1", open_s=open_s, failure_threshold=5)
+        gaia.limits.set("127.0.0.1", open_s=open_s, failure_threshold=THRESHOLD)
         with _workers(url, host, directory, processes):
             call = api.Request(url=f"http://127.0.0.1:{host.port}/", retry=ONCE)
             pendings = [gaia.submit(call, deadline=seconds) for _ in range(int(processes * seconds * 2) + 50)]

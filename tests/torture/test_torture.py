@@ -27,8 +27,10 @@ def test_a_write_that_was_acknowledged_is_whole_after_its_worker_was_killed(fres
 
 
 def test_workers_of_the_api_queue_keep_a_rate_together_though_one_is_killed(fresh_url: str, tmp_path: Path) -> None:
-    found = limits.rate(tmp_path, fresh_url, rate_per_s=200, burst=100, seconds=3, processes=3)
+    """A request may arrive a second late on a busy machine; a burst too many is three seconds' worth."""
+    found = limits.rate(tmp_path, fresh_url, rate_per_s=100, burst=300, seconds=3, processes=3, spread_s=1.0)
     assert found.over_since <= 0, found
+    assert found.most_over <= 0, found
     assert found.killed, found
     assert found.arrivals > found.burst, found
 
