@@ -296,7 +296,8 @@ class Fetching(Announcing, Base):
         if self._waits_in_redis(name, message["headers"], now, lost):
             self.holder.end(name)
             return
-        message["properties"].update(gaia_lost=lost, gaia_cancelled=bool(cancelled), gaia_at=time.monotonic())
+        # Since when the turn was sent, what it says of cancellation may be out of date: not since when it was read.
+        message["properties"].update(gaia_lost=lost, gaia_cancelled=bool(cancelled), gaia_at=self._since)
         self._undelivered.add(queue, message, is_suspect=lost >= self.holder.suspect_from)
 
     def _waits_in_redis(self, name: str, headers: dict[str, Any], now: float, lost: int) -> bool:

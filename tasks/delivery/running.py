@@ -51,7 +51,8 @@ class Running:
     def entered(self, call_id: str, *, marked: bool = False, fetched_at: float | None = None) -> Iterator[CancelToken]:
         """Give the token of a call, set already if it was cancelled while queued or the worker is stopping.
 
-        `marked` is what was known when the call was fetched, at `fetched_at` (monotonic; None if that is not known).
+        `marked` is what was known when the call was fetched, at `fetched_at` or later (monotonic; None if that is not
+        known).
         """
         token = self.enter(call_id, marked=marked, fetched_at=fetched_at)
         try:

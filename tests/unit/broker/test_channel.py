@@ -1,6 +1,7 @@
 """The channel on a real server, driven by kombu's own loop, without Celery."""
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -213,6 +214,24 @@ def test_a_server_that_forgot_the_script_is_given_it_again(
         client.script_flush()
         broker.received[-1].ack()
         broker.pump(lambda: held(client) == (0, 0, 0), "the commit")
+
+
+def test_a_message_is_told_to_be_fetched_when_its_turn_was_sent_however_late_that_is_read(
+    broker: Broker, client: "redis.Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancellation between the two is in no mark that the turn brought: the listener must have been there before."""
+    sent: list[float] = []
+    broker.consume()
+    send_turn = broker.channel._send_turn
+
+    def noted(connection: object) -> None:
+        send_turn(connection)
+        sent.append(time.monotonic())
+
+    monkeypatch.setattr(broker.channel, "_send_turn", noted)
+    client.lpush("q", text("a"))
+    broker.receive(1)
+    assert broker.received[0].properties["gaia_at"] < sent[-1]
 
 
 def test_over_a_new_connection_what_runs_is_committed_and_not_run_again(
