@@ -4,10 +4,12 @@
 `node_modules` with puppeteer-cluster and puppeteer-core, PYTHON has playwright. Peers whose
 place is not given are left out.
 `--hold 100 1000` opens 100 instances and 1000 tabs instead, as far as memory and `--processes` (about 1700 are needed)
-allow, and says what was reached and what stopped it.
+allow, and says what was reached and what stopped it. `--keep 4000` says what so many captures and sessions leave in the
+worker's memory, in ten minutes.
 """
 
 import argparse
+import gc
 import json
 import os
 import socket
@@ -40,6 +42,7 @@ HERE = Path(__file__).parent
 ROWS = "".join(f"<tr><td>{n}</td><td>name {n}</td><td>{n * n}</td></tr>" for n in range(300))
 PAGE = f"<!doctype html><title>Table</title><table>{ROWS}</table>".encode()
 FREE_BYTES = 2 * 1024**3
+WARM_UP = 200
 A_START = 8  # processes that one more browser with a tab brings
 
 
@@ -200,6 +203,29 @@ def hold(instances: int, tabs: int, most: int) -> None:
         )
 
 
+def keep(calls: int) -> None:
+    """Say what so many captures, then as many sessions, leave in this process: what grows evenly is a leak."""
+    with closing(service(Browser())) as found:
+
+        def capture() -> None:
+            found.capture(browser.Capture(html="x", formats=("text",)), scope())
+
+        def session() -> None:
+            opened = found.open(browser.Open(), scope())
+            found.close_session(browser.Close(opened.id), scope())
+
+        for act in (capture, session):
+            for _ in range(WARM_UP):
+                act()
+            before, grown = psutil.Process().memory_full_info().uss, []
+            for _ in range(4):
+                for _ in range(calls // 4):
+                    act()
+                gc.collect()
+                grown.append(f"{(psutil.Process().memory_full_info().uss - before) / 2**20:+.2f}")
+            print(f"{act.__name__}s: private MiB after each quarter of {calls}: {', '.join(grown)}", flush=True)
+
+
 def main() -> None:
     """Read the options."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -210,7 +236,11 @@ def main() -> None:
     parser.add_argument("--playwright")
     parser.add_argument("--hold", nargs=2, type=int, metavar=("INSTANCES", "TABS"))
     parser.add_argument("--processes", type=int, default=4000, help="stop before there are more of Chromium's")
+    parser.add_argument("--keep", type=int, metavar="CALLS", help="say what so many leave in memory")
     options = parser.parse_args()
+    if options.keep:
+        keep(options.keep)
+        return
     if options.hold:
         hold(*options.hold, options.processes)
         return
