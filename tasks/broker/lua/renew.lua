@@ -3,6 +3,9 @@
 -- Returns 2 each: tag and fence of the leases that are somebody else's, or nobody's, by now.
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
+-- Redis refuses only the first write of a script on a full server, and only one that needs memory. Without it leases
+-- would lapse there, while sweeps, which begin so, give the messages to others.
+redis.call('ZREM', KEYS[1], '')
 local lost = {}
 for i = 1, #ARGV, 2 do
   local record = redis.call('HGET', KEYS[2], ARGV[i])

@@ -50,11 +50,12 @@ def test_a_message_that_cannot_be_restored_keeps_no_other_from_it(client: "redis
     assert queued(client, "r") == ["a"]
 
 
-def test_a_full_server_still_gives_back_and_restores(client: "redis.Redis", one: Worker, other: Worker) -> None:
+def test_a_full_server_still_renews_gives_back_and_restores(client: "redis.Redis", one: Worker, other: Worker) -> None:
     put(client, "a", "b")
     one.turn(2)
     client.config_set("maxmemory", 1)
     try:
+        assert one.renew("a", "b") == []
         assert one.give_back("next", "a") == 1
         lapse(client, other)
     finally:
