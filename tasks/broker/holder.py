@@ -280,6 +280,7 @@ class Holder:
     def _give_back(self, tags: list[str], where: str) -> list[str]:
         found = [tag for tag in tags if tag in self._leases]
         for tag in found:
+            self._returning.pop(tag, None)  # of an earlier fetch: it would keep that one's place
             self._returning[tag] = Returning(self._leases.pop(tag).fence, where)
             self._waiting.pop(tag, None)
             self._storing.discard(tag)
@@ -296,7 +297,6 @@ class Holder:
 
     def returned(self, given: Mapping[str, Returning]) -> None:
         """Forget what the server has taken back."""
-        metrics.GIVEN_BACK.inc(len(given))
         with self._lock:
             for tag, each in given.items():
                 self._forget_returning(tag, each.fence)
@@ -370,7 +370,10 @@ class Holder:
         return self._leaving.is_set()
 
     def close(self) -> None:
-        """Send the last commits and give back what is held, to be fetched next; each within two seconds."""
+        """Send the last commits and give back what is held, to be fetched next.
+
+        That takes milliseconds, and 15 s at most with a server that hangs.
+        """
         self.leave()
         if self._upkeep is not None:
             self._upkeep.close()

@@ -77,12 +77,13 @@ class Keeper:
         arguments = turn_arguments(0, [""], fence, commits)
         return int(self._scripts["turn"](keys=[*self._held, *SHARED_KEYS], args=arguments)[0])
 
-    def give_back(self, leases: Iterable[tuple[str, str]], where: str) -> None:
-        """Give messages back to their lists, to be fetched "next" in the order given, or "last"."""
+    def give_back(self, leases: Iterable[tuple[str, str]], where: str) -> int:
+        """Give messages back to their lists, to be fetched "next" in the order given, or "last"; give how many went."""
         ordered = list(leases)
         if where == "next":
             ordered.reverse()
-        self._scripts["give_back"](keys=self._held, args=[where, *(part for each in ordered for part in each)])
+        args = [where, *(part for each in ordered for part in each)]
+        return int(self._scripts["give_back"](keys=self._held, args=args))
 
     def sweep(self, suspect_from: int) -> int:
         """Restore the messages of dead holders; give how many."""

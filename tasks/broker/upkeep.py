@@ -65,24 +65,28 @@ class Upkeep:
             self.keeper.close()
 
     def _live(self) -> None:
-        count, due_at = 0, time.monotonic() + self._pause_s
+        sweeps, due_at, is_refused = RENEW_EVERY, time.monotonic() + self._pause_s, False
         while True:
             rest_s = max(0.0, due_at - time.monotonic())
-            self._wakes.wait(min(rest_s, LEAVING_S) if self._holder.is_leaving else rest_s)
+            # What was refused is not tried again before the next sweep, unless there is more to send.
+            is_hurried = self._holder.is_leaving and not is_refused
+            self._wakes.wait(min(rest_s, LEAVING_S) if is_hurried else rest_s)
             self._wakes.clear()
             if self._ended.is_set():
                 return
-            self._try(self._return)
+            is_due = time.monotonic() >= due_at
+            if is_due:
+                sweeps, due_at = sweeps - 1, time.monotonic() + self._pause_s
+                # First: a server that hangs has all that follows wait. One that failed is due again at once.
+                if sweeps <= 0 and self._try(self._renew):
+                    sweeps = RENEW_EVERY
+            is_refused = not self._try(self._return)
             if self._holder.is_leaving:
-                self._try(self._send_commits)
-            if time.monotonic() < due_at:
-                continue
-            count, due_at = count + 1, time.monotonic() + self._pause_s
-            if count % RENEW_EVERY == 0:
-                self._try(self._renew)
-            self._try(self._sweep)
+                is_refused = not self._try(self._send_commits) or is_refused
+            if is_due:
+                self._try(self._sweep)
 
-    def _try(self, step: Callable[[], None]) -> None:
+    def _try(self, step: Callable[[], None]) -> bool:
         try:
             step()
         except (RedisError, OSError) as failure:
@@ -91,6 +95,9 @@ class Upkeep:
         except Exception:
             # A thread that ended here would cost every lease of the process.
             log.exception("the thread of the leases failed")
+        else:
+            return True
+        return False
 
     def _send_commits(self) -> None:
         while commits := self._holder.take_commits():
@@ -107,9 +114,10 @@ class Upkeep:
         for where in ("next", "last"):
             given = {tag: each for tag, each in returning.items() if each.where == where}
             if given:
-                self.keeper.give_back([(tag, each.fence) for tag, each in given.items()], where)
+                count = self.keeper.give_back([(tag, each.fence) for tag, each in given.items()], where)
                 self._holder.returned(given)
-                log.info("%d calls went back to their queues, to be fetched %s", len(given), where)
+                metrics.GIVEN_BACK.inc(count)
+                log.info("%d calls went back to their queues, to be fetched %s", count, where)
 
     def _sweep(self) -> None:
         restored = self.keeper.sweep(self._holder.suspect_from)

@@ -1,5 +1,6 @@
 """What a process believes to hold, without a server."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from tasks.broker.holder import Holder
 from tasks.broker.keeper import Commit
 from tasks.broker.reading import OVERDUE_S, renewed_until
+from tasks.broker.upkeep import LEAVING_S
 from tests.support.waiting import until
 
 FAR = time.monotonic() + 3600
@@ -47,11 +49,12 @@ class Recording:
         self.committed += [each.tag for each in commits]
         return 0
 
-    def give_back(self, leases: list[tuple[str, str]], where: str) -> None:
+    def give_back(self, leases: list[tuple[str, str]], where: str) -> int:
         if self.refuses:
             self.refusals += 1
             raise RedisConnectionError
         self.given_back += [(tag, fence, where) for tag, fence in leases]
+        return len(leases)
 
     def sweep(self, _suspect_from: int) -> int:
         self.sweeps += 1
@@ -182,6 +185,7 @@ def test_a_run_told_to_stop_gives_the_message_back_under_the_lease_it_came_with_
     holder.fetched("a", "old", FAR, {})
     found = kept(holder, lost=("a",))
     until(lambda: holder.was_told("a"))
+    found.lost = ()
     assert not holder.fetched("a", "new", FAR, {})
     assert holder.was_told("a")
     holder.give_back(["a"], "last")
@@ -318,6 +322,31 @@ def test_what_cannot_be_given_back_yet_is_renewed_until_it_can(holder: Holder) -
     found.refuses = False
     until(lambda: found.given_back == [("a", "f", "next"), ("b", "f", "last")])
     until(lambda: holder.due() == [("c", "f")])
+
+
+def test_while_the_worker_ends_what_is_refused_is_tried_no_more_often(holder: Holder) -> None:
+    found = Recording((), lambda _: None)
+    found.refuses = True
+    holder.keep(cast("Any", found), pause_s=8 * LEAVING_S)
+    holder.fetched("a", "f", FAR, {})
+    holder.give_back(["a"], "next")
+    holder.leave()
+    until(lambda: found.sweeps > 2)
+    assert found.refusals <= found.sweeps + 3
+
+
+def test_a_renewal_that_failed_is_tried_again_with_the_next_sweep(holder: Holder) -> None:
+    """Not with the one after that: a third of a lease has passed already."""
+    sweeps: list[int] = []
+
+    def fail(_: set[str]) -> None:
+        sweeps.append(found.sweeps)
+        raise RedisConnectionError
+
+    holder.fetched("a", "f", FAR, {})
+    found = kept(holder, renewing=fail)
+    until(lambda: len(sweeps) > 4)
+    assert [late - early for early, late in itertools.pairwise(sweeps)] == [1] * (len(sweeps) - 1)
 
 
 def test_what_was_lost_on_its_way_back_is_renewed_no_more(holder: Holder) -> None:
