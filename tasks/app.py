@@ -6,7 +6,6 @@ command line.
 
 import logging
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Final
 
@@ -17,7 +16,6 @@ from config.celery_options import celery_options
 from config.monitor_options import bearer
 from config.settings import Settings, SettingsError, load
 from gaia import wire
-from gaia.errors import GaiaError
 from gaia.store import keys, nodes
 from gaia.store.connection import connect
 from gaia.store.directory import DirectoryArtifacts
@@ -38,6 +36,7 @@ from tasks.network import tasks as network_tasks
 from tasks.process import preflight as process_preflight
 from tasks.process import tasks as process_tasks
 from tasks.runtime import endpoint, logs, node, services, stopping
+from tasks.runtime.setup import at_setup
 from tasks.runtime.vitals import Vitals
 from tasks.scope import Clock
 
@@ -84,9 +83,9 @@ def build(settings: Settings) -> Celery:
     )
     signals.celeryd_init.connect(_require_fit, weak=False)
     # Under Celery's own command, too: beyond its slots a worker fetches nothing.
-    signals.celeryd_after_setup.connect(lambda instance, **_: holders.configure(slots=instance.concurrency), weak=False)
+    at_setup(lambda instance, **_: holders.configure(slots=instance.concurrency))
     storer = _storer(settings)
-    signals.celeryd_after_setup.connect(_require_one_process, weak=False)
+    at_setup(_require_one_process)
     directory = keeping.shared()
     pages = _serve(settings, storer, directory)
     _require_machine(found, settings, directory)
@@ -151,7 +150,7 @@ def _troubles(directory: DirectoryArtifacts | None) -> list[str]:
 def _require_machine(app: Celery, settings: Settings, directory: DirectoryArtifacts | None) -> None:
     """Refuse to start a worker whose machine has not what the settings of its queues name; warn of what may come."""
 
-    def on_setup() -> None:
+    def on_setup(**_: Any) -> None:
         queues = app.amqp.queues.consume_from
         for each in set(wire.QUEUES) & set(queues):
             # What its service is made of is imported before the worker is ready, not by the first call.
@@ -165,32 +164,17 @@ def _require_machine(app: Celery, settings: Settings, directory: DirectoryArtifa
         for each in warnings:
             log.warning("%s", each)
 
-    _at_setup(on_setup)
+    at_setup(on_setup)
 
 
 def _claim_roots(app: Celery, roster: Roster) -> None:
     """Refuse to start a worker of `files` whose roots are other directories than the cluster's; tidy them up."""
 
-    def on_setup() -> None:
+    def on_setup(**_: Any) -> None:
         if "files" in app.amqp.queues.consume_from:
             files_tasks.service().start(roster)
 
-    _at_setup(on_setup)
-
-
-def _at_setup(step: Callable[[], None]) -> None:
-    """Have a step done before the worker consumes; one that fails ends it. Celery would log that, and go on."""
-
-    def on_setup(**_: Any) -> None:
-        try:
-            step()
-        except GaiaError as failure:
-            sys.exit(f"gaia: {failure}")
-        except Exception as failure:
-            log.exception("the worker cannot be set up")
-            sys.exit(f"gaia: the worker cannot be set up: {type(failure).__name__}, see its log")
-
-    signals.celeryd_after_setup.connect(on_setup, weak=False)
+    at_setup(on_setup)
 
 
 def _sweep(directory: DirectoryArtifacts | None, broker: redis.Redis) -> None:

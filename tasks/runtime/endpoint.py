@@ -22,6 +22,7 @@ from celery import signals
 from tasks import metrics
 from tasks.runtime import profiles
 from tasks.runtime.pages import NOT_FOUND, WILDCARDS, Asked, Page, Server
+from tasks.runtime.setup import at_setup
 from tasks.runtime.tokens import derived
 from tasks.runtime.vitals import Vitals
 
@@ -105,7 +106,7 @@ def install(endpoint: Endpoint, vitals: Vitals, host: str, port: int, token: str
                 "choose another with GAIA_WORKER__PORT, or 0 for any free one"
             )
 
-    signals.celeryd_after_setup.connect(on_setup, weak=False)
+    at_setup(on_setup)
     signals.worker_ready.connect(lambda **_: vitals.started(), weak=False)
     signals.worker_shutting_down.connect(lambda **_: vitals.ending(), weak=False)
     signals.worker_shutdown.connect(lambda **_: endpoint.close(), weak=False)

@@ -21,6 +21,7 @@ from tasks.runtime import identity, process
 from tasks.runtime.aside import Aside
 from tasks.runtime.heartbeat import Heartbeat, NameTaken
 from tasks.runtime.orphans import Orphans
+from tasks.runtime.setup import at_setup
 
 DISTRIBUTION: Final = "gaia-workers"
 
@@ -63,7 +64,7 @@ def install(
         while beating:
             beating.pop().close()
 
-    signals.celeryd_after_setup.connect(on_setup, weak=False)
+    at_setup(on_setup)
     signals.worker_shutting_down.connect(on_stop, weak=False)
     signals.worker_shutdown.connect(on_end, weak=False)
 

@@ -391,7 +391,8 @@ def test_a_bound_that_no_worker_keeps_stops_the_boot(fresh_url: str) -> None:
 def test_every_signal_that_asks_for_the_end_ends_a_worker_within_its_grace(
     fresh_url: str, gaia: Gaia, tmp_path: Path, marks: tuple[str, str], client: redis.Redis, signum: signal.Signals
 ) -> None:
-    with cluster.probe_worker(fresh_url, log=tmp_path / "a.log", name="a", GAIA_WORKER__GRACE_S="0.5") as worker:
+    log = tmp_path / "a.log"
+    with cluster.executed_probe_worker(fresh_url, log=log, name="a", GAIA_WORKER__GRACE_S="0.5") as worker:
         gaia.submit(Hold(*marks))
         until(Path(marks[0]).exists)
         for _ in range(2):

@@ -1,6 +1,7 @@
 """Worker processes forked from a server that has imported everything: they start in a fraction of the time.
 
-Nothing else of them is less real: each is a process of its own with its own environment, threads, signals and end.
+Each is a process of its own with its own environment, threads and signals. But it ends by `os._exit`: that an
+interpreter ends cleanly is seen of those that are executed alone. Like those, they outlive a pytest that is killed.
 """
 
 import multiprocessing
@@ -8,6 +9,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,8 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """Send it a signal, if it has not ended."""
         if self._process.exitcode is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended, and the server has not said so yet
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """Ask it to end."""
