@@ -142,10 +142,20 @@ def get(url: str, **headers: str) -> tuple[int, str]:
 
 @contextmanager
 def worker(url: str, *queues: str, log: Path, **environ: str) -> Iterator[Worker]:
-    """Run `gaia worker`; stop it at the end."""
-    argv = [str(Path(sys.executable).with_name("gaia")), "worker", *queues]
-    with _running(executed(argv, {"GAIA_REDIS_URL": url, **environ}, log)) as found:
+    """Run `gaia worker`; stop it at the end. One that starts programs or browsers is executed, others are forked."""
+    environ["GAIA_REDIS_URL"] = url
+    if {"process", "browser"}.isdisjoint(queues):
+        found = Worker(Forked(_gaia, [("worker", *queues)], {**clean_environ(), **environ}, log), log)
+    else:
+        found = executed([str(Path(sys.executable).with_name("gaia")), "worker", *queues], environ, log)
+    with _running(found):
         yield found
+
+
+def _gaia(arguments: Sequence[str]) -> None:
+    from tasks.cli.main import main
+
+    main(arguments)
 
 
 @contextmanager

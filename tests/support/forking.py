@@ -16,6 +16,8 @@ from typing import Any
 IMPORTED = (
     "tasks.api.assembly",
     "tasks.browser.assembly",
+    "tasks.cli.main",
+    "tasks.cli.worker",
     "tasks.files.assembly",
     "tasks.network.assembly",
     "tasks.process.assembly",
