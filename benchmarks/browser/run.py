@@ -4,8 +4,8 @@
 `node_modules` with puppeteer-cluster and puppeteer-core, PYTHON has playwright. Peers whose
 place is not given are left out.
 `--hold 100 1000` opens 100 instances and 1000 tabs instead, as far as memory and `--processes` (about 1700 are needed)
-allow, and says what was reached and what stopped it. `--keep 4000` says what so many captures and sessions leave in the
-worker's memory, in ten minutes.
+allow, and says what was reached and what stopped it. `--keep 2000` says what so many captures and sessions leave in the
+worker's memory, in five minutes.
 """
 
 import argparse
