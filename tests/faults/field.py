@@ -136,8 +136,7 @@ class Field:
 
     def start_worker(self, queue: str) -> cluster.Worker:
         """Start the worker of a queue, named by it as `gaia up` does."""
-        gaia = str(Path(sys.executable).with_name("gaia"))
-        argv = [gaia, "worker", queue, "--name", queue]
+        argv = [cluster.GAIA, "worker", queue, "--name", queue]
         if queue == "probe":
             argv = [sys.executable, "-m", "tests.support.probe_worker", queue]
         environ = {

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -61,7 +60,7 @@ def test_requests_batches_and_downloads_go_through_the_queue(
 def test_a_worker_that_is_ready_has_loaded_what_its_queue_needs_and_nothing_of_others(
     fresh_url: str, tmp_path: Path
 ) -> None:
-    argv = [str(Path(sys.executable).with_name("gaia")), "worker", "api"]
+    argv = [cluster.GAIA, "worker", "api"]
     found = cluster.executed(argv, {"GAIA_REDIS_URL": fresh_url}, tmp_path / "worker.log")
     try:
         mapped = Path(f"/proc/{found.wait_ready().process.pid}/maps").read_text()

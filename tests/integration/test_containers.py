@@ -20,7 +20,7 @@ from gaia import Gaia
 from tasks.browser import chromium
 from tasks.cli.server import HOST, find_binary, free_port
 from tests.support import compose, environment
-from tests.support.cluster import ROOT, Worker, clean_environ, probe_worker, stop
+from tests.support.cluster import GAIA, ROOT, Worker, clean_environ, probe_worker, stop
 from tests.support.probe import Hold
 from tests.support.waiting import until
 
@@ -149,7 +149,7 @@ def test_flower_is_healthy_and_shows_nothing_without_its_password(redis_url: str
     port = free_port(HOST)
     service = compose.services()["flower"]
     own = {"GAIA_REDIS_URL": redis_url, "GAIA_FLOWER__PORT": str(port), "HOME": str(tmp_path)}
-    argv = [str(Path(sys.executable).with_name("gaia")), *service["command"]]
+    argv = [GAIA, *service["command"]]
     check = [sys.executable, *service["healthcheck"]["test"][2:-1], service["healthcheck"]["test"][-1]]
     check[-1] = check[-1].replace("5555", str(port))
     with (tmp_path / "flower.log").open("wb") as log:

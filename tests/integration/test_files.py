@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def test_a_worker_whose_root_is_another_directory_does_not_start(fresh_url: str,
     with cluster.worker(fresh_url, "files", log=places / "a.log", **environ(places, "data")):
         pass
     wrong = {"GAIA_FILES__ROOTS": json.dumps({"data": str(places / "other")}), "GAIA_REDIS_URL": fresh_url}
-    argv = [str(Path(sys.executable).with_name("gaia")), "worker", "files"]
+    argv = [cluster.GAIA, "worker", "files"]
     done = subprocess.run(
         argv, env={**cluster.clean_environ(), **wrong}, capture_output=True, text=True, check=False, timeout=60
     )

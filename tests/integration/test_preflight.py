@@ -1,18 +1,17 @@
 """What a worker does about settings that its machine has not the things for: it refuses, or says what is missing."""
 
 import json
-import sys
 from pathlib import Path
 
 from tests.support import cluster
-from tests.support.cluster import endpoint, executed, get
+from tests.support.cluster import GAIA, endpoint, executed, get
 from tests.support.waiting import until
 
 NO_PROGRAM = '["/usr/bin/no-such-program"]'
 
 
 def test_a_worker_whose_programs_are_not_there_refuses_in_one_sentence(fresh_url: str, tmp_path: Path) -> None:
-    argv = [str(Path(sys.executable).with_name("gaia")), "worker", "process"]
+    argv = [GAIA, "worker", "process"]
     found = executed(argv, {"GAIA_REDIS_URL": fresh_url, "GAIA_PROCESS__EXECUTABLES": NO_PROGRAM}, tmp_path / "log")
     assert found.process.wait(60) == 1
     told = "gaia: GAIA_PROCESS__EXECUTABLES names '/usr/bin/no-such-program', which is no program on this machine\n"
@@ -22,7 +21,7 @@ def test_a_worker_whose_programs_are_not_there_refuses_in_one_sentence(fresh_url
 def test_a_worker_whose_libraries_are_broken_does_not_start(fresh_url: str, tmp_path: Path) -> None:
     """Else it would take calls from those that are whole, and fail them faster than they succeed."""
     (tmp_path / "pycurl.py").write_text("raise ImportError('libcurl is of another version')")
-    argv = [str(Path(sys.executable).with_name("gaia")), "worker", "api"]
+    argv = [GAIA, "worker", "api"]
     found = executed(argv, {"GAIA_REDIS_URL": fresh_url, "PYTHONPATH": str(tmp_path)}, tmp_path / "log")
     assert found.process.wait(60) == 1
     assert "ImportError: libcurl is of another version" in found.text()

@@ -375,7 +375,7 @@ def test_a_signal_that_ends_a_worker_under_renewal_wins(gaia: Gaia, bounded: clu
 
 def test_a_bound_that_no_worker_keeps_stops_the_boot(fresh_url: str) -> None:
     done = subprocess.run(
-        [Path(sys.executable).with_name("gaia"), "worker", "api"],
+        [cluster.GAIA, "worker", "api"],
         env={**cluster.clean_environ(), "GAIA_REDIS_URL": fresh_url, "GAIA_WORKER__MEMORY_BYTES": "1000"},
         capture_output=True,
         text=True,

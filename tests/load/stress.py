@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -65,11 +64,10 @@ def workers(folder: Path, given: World, *groups: tuple[str, ...]) -> Iterator[st
     """Run Valkey and a worker for each group of queues, none of which has done anything yet; give the server's URL."""
     folder.mkdir()
     with cluster.valkey(folder / "valkey") as url, ExitStack() as running:
-        gaia = str(Path(sys.executable).with_name("gaia"))
         started = []
         for queues in groups:
             environ = {"GAIA_REDIS_URL": url, **given.environ(), **(BROWSER if "browser" in queues else {})}
-            each = cluster.executed([gaia, "worker", *queues], environ, folder / f"{'-'.join(queues)}.log")
+            each = cluster.executed([cluster.GAIA, "worker", *queues], environ, folder / f"{'-'.join(queues)}.log")
             running.callback(cluster.stop, each.process)
             started.append(each)
         for each in started:

@@ -19,6 +19,7 @@ from tests.support.forking import Forked
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
+GAIA = str(Path(sys.executable).with_name("gaia"))
 
 
 @contextmanager
@@ -147,7 +148,7 @@ def worker(url: str, *queues: str, log: Path, **environ: str) -> Iterator[Worker
     if {"process", "browser"}.isdisjoint(queues):
         found = Worker(Forked(_gaia, [("worker", *queues)], {**clean_environ(), **environ}, log), log)
     else:
-        found = executed([str(Path(sys.executable).with_name("gaia")), "worker", *queues], environ, log)
+        found = executed([GAIA, "worker", *queues], environ, log)
     with _running(found):
         yield found
 

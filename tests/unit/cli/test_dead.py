@@ -1,9 +1,7 @@
 """`gaia dead` and `gaia queues`, as they are typed."""
 
 import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +25,7 @@ def client(fresh_url: str) -> Iterator["redis.Redis"]:
 
 def gaia(url: str, *arguments: str | bytes) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [Path(sys.executable).with_name("gaia"), *arguments],
+        [cluster.GAIA, *arguments],
         env={**cluster.clean_environ(), "GAIA_REDIS_URL": url, "COLUMNS": "80"},
         capture_output=True,
         text=True,
