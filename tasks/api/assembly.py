@@ -10,9 +10,6 @@ from tasks.artifacts import keeping
 from tasks.egress.gateway import Gateway
 from tasks.limits import cluster
 from tasks.runtime import identity
-from tasks.runtime.services import once
-
-limits = once(cluster.limits)
 
 YOUNG_OBJECTS: Final = 5000
 """A batch of a thousand requests makes tens of thousands of objects and hardly a cycle among them. Python's own
@@ -26,7 +23,7 @@ def build() -> ApiService:
     return ApiService(
         settings=settings.api,
         gateway=Gateway.shared(settings),
-        limits=limits(),
+        limits=cluster.limits(),
         artifacts=keeping.of(settings).store(connect(settings.result_url or settings.redis_url)),
         worker=identity.own().node,
     )

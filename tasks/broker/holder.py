@@ -380,6 +380,7 @@ class Holder:
 
     def due(self) -> list[tuple[str, str]]:
         """Give the tags and fences to be renewed."""
+        now = time.monotonic()
         with self._lock:
             # What waits to be committed is renewed too, and what was sent and not answered: the connection may be half
             # open. Of one that has arrived meanwhile the lease is gone, and so is its entry here.
@@ -387,7 +388,7 @@ class Holder:
             # What waits for a slot is refused when it starts; an outcome that waits for its store is not run for again.
             patient = self._waiting.keys() | self._storing
             for tag, lease in self._leases.items():
-                if (lease.until > time.monotonic() or tag in patient) and not lease.is_lost:
+                if (lease.until > now or tag in patient) and not lease.is_lost:
                     waiting.append((tag, lease.fence))
             return waiting + [(tag, each.fence) for tag, each in self._returning.items()]
 
