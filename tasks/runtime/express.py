@@ -335,8 +335,8 @@ def _end(express: Express, tag: str, *_: Any) -> None:
 def _turn_down(express: Express, tag: str, logger: Any, errors: Any, requeue: bool) -> None:  # noqa: FBT001 - Celery's call
     """End a message, or give it back."""
     del logger, errors
-    if not requeue:
+    if requeue:
+        express.channel.express.pop(tag, None)
+        express.channel.holder.give_back([tag], "last")
+    else:
         _end(express, tag)
-        return
-    express.channel.express.pop(tag, None)
-    express.channel.holder.give_back([tag], "last")
