@@ -36,6 +36,7 @@ from tasks.browser.service import BrowserService  # noqa: E402
 from tasks.runtime.identity import Identity  # noqa: E402
 from tasks.scope import Scope  # noqa: E402
 from tests.support.cluster import valkey, worker  # noqa: E402
+from tests.support.options import whole  # noqa: E402
 from tests.support.web import Site, reply  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -236,7 +237,7 @@ def main() -> None:
     parser.add_argument("--playwright")
     parser.add_argument("--hold", nargs=2, type=int, metavar=("INSTANCES", "TABS"))
     parser.add_argument("--processes", type=int, default=4000, help="stop before there are more of Chromium's")
-    parser.add_argument("--keep", type=int, metavar="CALLS", help="say what so many leave in memory")
+    parser.add_argument("--keep", type=whole, metavar="CALLS", help="say what so many leave in memory")
     options = parser.parse_args()
     if options.keep:
         keep(options.keep)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.chaos.field import Account
 from tests.chaos.rows import ROWS, Scale
+from tests.support.options import whole
 
 COLUMNS = (
     ("fault", lambda each: each.row),
@@ -56,8 +57,8 @@ def table(accounts: list[Account]) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--tasks", type=int, default=20_000, help="calls of the SIGKILL rows; the others take a part")
-    parser.add_argument("--kills", type=int, default=210, help="kills of the SIGKILL rows; the others take a part")
+    parser.add_argument("--tasks", type=whole, default=20_000, help="calls of the SIGKILL rows; the others take a part")
+    parser.add_argument("--kills", type=whole, default=210, help="kills of the SIGKILL rows; the others take a part")
     parser.add_argument("--only", help=f"some rows: {','.join(ROWS)}")
     parser.add_argument("--stock", action="store_true", help="with the same SIGKILL row for stock Celery")
     parser.add_argument("--json", type=Path, help="also write everything to this file")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.faults.row import Account, Fired, run
 from tests.faults.rows import ROWS
+from tests.support.options import positive
 
 
 def main() -> int:
@@ -94,7 +95,7 @@ def _span(seconds: float) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--factor", type=float, default=20.0, help="what the times of the rules are divided by")
+    parser.add_argument("--factor", type=positive, default=20.0, help="what the times of the rules are divided by")
     parser.add_argument("--real-time", action="store_true", help="the rules as they are committed")
     parser.add_argument("--only", help=f"some rows: {','.join(ROWS)}")
     parser.add_argument("--json", type=Path, help="also write everything to this file")

@@ -20,6 +20,7 @@ from pathlib import Path
 from tests.load import parts, stress
 from tests.load.parts import World
 from tests.load.stress import Took
+from tests.support.options import positive, whole
 
 AIM_S = 3.76
 """What the original took for a thousand calls that did nothing."""
@@ -33,12 +34,12 @@ WAYS = ("capture", "navigate")
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=whole, default=3)
     parser.add_argument(
         "--pages", choices=WAYS,
         help="each in a tab that is cleaned after it, and its text; or in tabs of sessions that stay, and its title",
     )  # fmt: skip
-    parser.add_argument("--share", type=float, default=1.0, help="of the mix, for a trial")
+    parser.add_argument("--share", type=positive, default=1.0, help="of the mix, for a trial")
     options = parser.parse_args()
     mix, wrong = parts.shared(options.share), 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left

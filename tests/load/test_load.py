@@ -3,6 +3,7 @@
 How long it takes is not asserted.
 """
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from gaia import wire
 from gaia.errors import NotConfigured
 from tasks.browser import chromium
 from tests.load import parts, stress
+from tests.support.options import positive, whole
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +37,17 @@ def test_every_operation_of_the_mix_in_flight_at_once_comes_back_right(tmp_path:
 def test_the_bare_work_of_a_part_is_the_same_work(tmp_path: Path, part: str) -> None:
     with stress.world(tmp_path) as given:
         assert stress.bare(part, parts.operations(part, given, "bare", 4)).right == 4
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "1.5", "x", "", "\u0663"])
+def test_an_option_that_is_no_whole_number_is_refused(given: str) -> None:
+    with pytest.raises(ArgumentTypeError):
+        whole(given)
+    assert whole("17") == 17
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "x", ""])
+def test_an_option_that_is_no_number_above_zero_is_refused(given: str) -> None:
+    with pytest.raises(ArgumentTypeError):
+        positive(given)
+    assert positive("0.5") == 0.5

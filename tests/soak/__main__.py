@@ -8,6 +8,7 @@ from typing import get_args
 from tests.soak import leaks, scenes
 from tests.soak.judgement import Row
 from tests.soak.run import QUEUES, Verdict, soaking
+from tests.support.options import positive
 
 KINDS = get_args(leaks.Kind)
 PAUSE_S = 5.0
@@ -68,9 +69,11 @@ def table(rows: list[Row]) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30.0, help="of the steady phase; the warm-up comes before it")
+    parser.add_argument(
+        "--minutes", type=positive, default=30.0, help="of the steady phase; the warm-up comes before it"
+    )
     parser.add_argument("--only", help=f"load some queues alone, or scenes, as api.downloads: {','.join(QUEUES)}")
-    parser.add_argument("--rate", type=float, default=1.0, help="times the calls a second")
+    parser.add_argument("--rate", type=positive, default=1.0, help="times the calls a second")
     parser.add_argument("--leak", default="nothing", help=f"have a worker leak: {','.join(KINDS)}")
     parser.add_argument("--all", action="store_true", help="show what did not move, too")
     return parser.parse_args()

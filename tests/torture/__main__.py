@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.support import cluster
+from tests.support.options import positive, whole
 from tests.torture import crash, limits, processes, race
 from tests.unit.process.modes import MODES, identify, permitted
 
@@ -18,11 +19,11 @@ from tests.unit.process.modes import MODES, identify, permitted
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture")
     parser.add_argument("what", choices=["race", "crash", "processes", "limits"])
-    parser.add_argument("--calls", type=int, default=100_000)
-    parser.add_argument("--writes", type=int, default=500)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--calls", type=whole, default=100_000)
+    parser.add_argument("--writes", type=whole, default=500)
+    parser.add_argument("--kills", type=whole, default=20)
+    parser.add_argument("--rounds", type=whole, default=3)
+    parser.add_argument("--seconds", type=positive, default=10.0)
     options = parser.parse_args()
     acts: dict[str, Callable[[argparse.Namespace], bool]] = {
         "race": _race,
