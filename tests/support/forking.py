@@ -44,15 +44,15 @@ class Forked:
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
-
-    @property
-    def returncode(self) -> int | None:
-        """Give the exit code, negative for a signal; None while it runs."""
-        return self._process.exitcode
+        self._code: int | None = None
 
     def poll(self) -> int | None:
-        """Give the exit code if it has ended."""
-        return self._process.exitcode
+        """Give the exit code, negative for a signal; None while it runs."""
+        if self._code is None and self._process.exitcode is not None:
+            self._code = self._process.exitcode
+            # Now, and not when the garbage collector comes: other tests count the descriptors of this process.
+            self._process.close()
+        return self._code
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end; give the exit code.
@@ -60,15 +60,16 @@ class Forked:
         Raises:
             TimeoutExpired: if that takes longer.
         """
-        self._process.join(timeout)
-        found = self._process.exitcode
+        if self._code is None:
+            self._process.join(timeout)
+        found = self.poll()
         if found is None:
             raise subprocess.TimeoutExpired(f"the forked process {self.pid}", timeout or 0.0)
         return found
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, if it has not ended."""
-        if self._process.exitcode is None:
+        if self.poll() is None:
             with suppress(ProcessLookupError):  # it has ended, and the server has not said so yet
                 os.kill(self.pid, number)
 
