@@ -37,6 +37,8 @@ def celery_options(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         # A worker outlives an outage of any length; the default gives up at the hundredth try.
         "broker_connection_max_retries": None,
+        # And a server that refuses for a while, see `tasks.runtime.consumer`.
+        "broker_channel_error_retry": True,
         "task_routes": {name: {"queue": call.QUEUE} for name, call in CALLS.items()},
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,

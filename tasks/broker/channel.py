@@ -27,6 +27,7 @@ from gaia.store import keys
 from tasks import metrics
 from tasks.broker import holders, jsontext
 from tasks.broker.arrivals import Arrivals
+from tasks.broker.binding import Binding
 from tasks.broker.events import Announcing
 from tasks.broker.gathering import Gathering
 from tasks.broker.holder import Holder
@@ -60,7 +61,7 @@ SUSPECT_PAUSE_S: Final = 1.0
 """A suspect waits so long in Redis while another one runs here."""
 
 
-class Fetching(Announcing, Base):
+class Fetching(Announcing, Binding, Base):
     """What makes a kombu Redis channel lease its messages; mixed into the plain and the Sentinel channel."""
 
     # kombu's own, typed: the connection while a reply is due, and since when.

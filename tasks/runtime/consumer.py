@@ -4,6 +4,7 @@ Celery logs such messages whole, secrets included, and some of them end its loop
 """
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from celery.exceptions import InvalidTaskError
 from celery.worker import consumer as celery_consumer
 from celery.worker import state
 from kombu.exceptions import ContentDisallowed, DecodeError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from gaia.errors import GaiaError, InvalidCall, UnknownOperation
 from tasks.broker.backend import Backend
@@ -25,6 +27,8 @@ EVENTS_MOST: Final = 1000
 """Events in one message; more are sent at once."""
 
 RELIEF_EVERY_S: Final = 1.0
+
+REFUSED_PAUSE_S: Final = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +76,15 @@ class Consumer(celery_consumer.Consumer):
         except self.connection_errors:
             log.warning("the last events could not be sent")
         super().shutdown()
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Wait before the next try if the server refused something; nothing changes by it what a user may do."""
+        if isinstance(exc, NoPermissionError):
+            raise exc
+        super().on_connection_error_after_connected(exc)
+        if isinstance(exc, ResponseError):
+            log.warning("the broker refused (%s): once more in %g s", exc, REFUSED_PAUSE_S)
+            time.sleep(REFUSED_PAUSE_S)
 
     def on_close(self) -> None:
         """Give back what Celery forgets with a connection: what waits for a rate limit, or for its time."""

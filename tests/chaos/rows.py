@@ -308,17 +308,18 @@ def _spread(number: int) -> tuple[Call[Any], int]:
 
 @row("turmoil")
 def turmoil(directory: Path, scale: Scale) -> Account:
-    """Scripts flushed, connections killed by the server, writes paused, memory full for a moment."""
+    """Scripts flushed, connections killed by the server, writes paused, memory full, and connections killed then."""
     with Field("scripts flushed, clients killed, writes paused, memory full", directory, bound_s=20) as field:
-        for _ in range(2):
-            field.worker().wait_ready()
-        times = scale.faults(0.1, 4)
-        field.produce(scale.part(0.1, 300), scale.part(0.1, 300) / (times * 0.7))
+        workers = [field.worker().wait_ready() for _ in range(2)]
+        times = scale.faults(0.1, 5)
+        field.produce(scale.part(0.1, 300), scale.part(0.1, 300) / (times * 0.9))
         for number in range(times):
             pause(random.uniform(0.1, 0.5))
-            _disturb(field, number % 4)
+            _disturb(field, number % 5)
             field.fault()
-        wait_until_idle(field.server.client)
+        field.account.notes += [f"the worker {each.pid} ended, see its log" for each in workers if not each.alive]
+        if not field.account.notes:
+            wait_until_idle(field.server.client)
         return field.settle()
 
 
@@ -332,5 +333,7 @@ def _disturb(field: Field, number: int) -> None:
         client.client_pause(500, all=False)
     else:
         client.config_set("maxmemory", "1mb")
+        if number == 4:
+            client.client_kill_filter(_type="normal", skipme=True)
         pause(1)
         client.config_set("maxmemory", "0")

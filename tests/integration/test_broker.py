@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
+import redis
 from celery import Celery
 
 from gaia import Gaia
@@ -190,6 +192,89 @@ def test_a_worker_on_a_full_server_is_quiet_and_goes_on_when_there_is_room(
     server.client.config_set("min-replicas-to-write", 0)
     assert all(each.get(timeout=30) for each in pendings)
     assert worker.process.poll() is None
+
+
+def is_bound(server: Server) -> bool:
+    return bool(server.client.exists("_kombu.binding.probe"))
+
+
+def test_a_worker_that_starts_on_a_full_server_ends_what_is_queued(gaia: Gaia, server: Server, tmp_path: Path) -> None:
+    pendings = [gaia.submit(Echo("queued")) for _ in range(5)]
+    server.client.config_set("maxmemory", 1)
+    with cluster.probe_worker(server.url, log=tmp_path / "worker.log") as worker:
+        assert [each.get(timeout=20).text for each in pendings] == ["queued"] * 5
+        assert not is_bound(server)
+        assert "are refused" in until(lambda: "are refused" in worker.text() and worker.text())
+        server.client.config_set("maxmemory", 0)
+        until(lambda: is_bound(server), what="a binding that is written later")
+        assert "Traceback" not in worker.text()
+
+
+def test_a_worker_that_comes_back_to_a_full_server_ends_what_it_runs(
+    gaia: Gaia, proxy: Proxy, server: Server, worker: cluster.Worker, marks: tuple[str, str]
+) -> None:
+    pending = gaia.submit(Hold(*marks))
+    until(lambda: started(marks) == 1)
+    server.client.config_set("maxmemory", 1)
+    proxy.cut()
+    until(lambda: worker.text().count("Connected to") == 2, what="a second connection")
+    Path(marks[1]).touch()
+    assert pending.get(timeout=20).text == "released"
+    until(lambda: nothing_held(server.client))
+    server.client.config_set("maxmemory", 0)
+    assert gaia.submit(Echo("next")).get(timeout=20).text == "next"
+    assert worker.process.poll() is None
+
+
+def test_a_worker_that_comes_back_to_a_busy_server_waits_for_it(
+    gaia: Gaia, proxy: Proxy, server: Server, worker: cluster.Worker
+) -> None:
+    gaia.submit(Echo("before")).get(timeout=20)
+    server.client.config_set("busy-reply-threshold", 50)
+    with redis.Redis.from_url(server.url) as other:
+        busy = threading.Thread(target=endless, args=(other,))
+        busy.start()
+        until(lambda: is_busy(server))
+        proxy.cut()
+        until(lambda: worker.text().count("BUSY") or worker.process.poll() is not None, what="a refusal")
+        pause(2)
+        server.client.script_kill()
+        busy.join(10)
+    assert gaia.submit(Echo("next")).get(timeout=20).text == "next"
+    assert worker.process.poll() is None
+
+
+def test_a_worker_whose_queue_is_no_list_waits_until_it_is_one(
+    gaia: Gaia, server: Server, worker: cluster.Worker, proxy: Proxy
+) -> None:
+    server.client.set("probe", "no list")
+    proxy.cut()
+    until(lambda: "WRONGTYPE" in worker.text() or worker.process.poll() is not None, what="a refusal")
+    server.client.delete("probe")
+    assert gaia.submit(Echo("next")).get(timeout=20).text == "next"
+    assert worker.process.poll() is None
+
+
+def test_a_worker_that_may_not_listen_any_more_ends(server: Server, proxy: Proxy, tmp_path: Path) -> None:
+    set_user = partial(server.client.execute_command, "ACL", "SETUSER", "deaf")
+    set_user("on", ">secret", "~*", "&*", "+@all")
+    with cluster.probe_worker(proxy.url.replace("//", "//deaf:secret@"), log=tmp_path / "worker.log") as worker:
+        set_user("-subscribe", "-psubscribe")
+        proxy.cut()
+        assert worker.process.wait(30) != 0
+        assert "has no permissions" in worker.text()
+
+
+def endless(client: "redis.Redis") -> None:
+    with suppress(redis.ResponseError):
+        client.eval("while true do end", 0)
+
+
+def is_busy(server: Server) -> bool:
+    try:
+        return not server.client.ping()
+    except redis.ResponseError:
+        return True
 
 
 # --- messages that harm
