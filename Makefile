@@ -7,6 +7,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 MINUTES ?= 30
 
+# Where it is set, every process compiles every module anew, and pytest rewrites every assertion in each of its workers.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test check dashboards chaos faults load-stress soak bench lock clean
 
