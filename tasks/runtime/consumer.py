@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -29,6 +30,9 @@ EVENTS_MOST: Final = 1000
 RELIEF_EVERY_S: Final = 1.0
 
 REFUSED_PAUSE_S: Final = 1.0
+
+RECONNECT_S: Final = 2.0
+"""Between two tries to connect. Celery's come to lie half a minute apart: so long a worker idles after an outage."""
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +80,11 @@ class Consumer(celery_consumer.Consumer):
         except self.connection_errors:
             log.warning("the last events could not be sent")
         super().shutdown()
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, and try again for as long as it takes."""
+        conn.ensure_connection = partial(conn.ensure_connection, interval_step=0, interval_max=RECONNECT_S)
+        return super().ensure_connected(conn)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Wait before the next try if the server refused something; nothing changes by it what a user may do."""

@@ -236,11 +236,11 @@ def test_a_worker_that_comes_back_to_a_busy_server_waits_for_it(
         busy.start()
         until(lambda: is_busy(server))
         proxy.cut()
-        until(lambda: worker.text().count("BUSY") or worker.process.poll() is not None, what="a refusal")
-        pause(2)
+        until(lambda: worker.text().count("Trying again") >= 3 or worker.process.poll() is not None, what="three tries")
         server.client.script_kill()
         busy.join(10)
     assert gaia.submit(Echo("next")).get(timeout=20).text == "next"
+    assert worker.text().count("Trying again in 2.00 seconds") == worker.text().count("Trying again")
     assert worker.process.poll() is None
 
 
