@@ -309,7 +309,8 @@ def _spread(number: int) -> tuple[Call[Any], int]:
 @row("turmoil")
 def turmoil(directory: Path, scale: Scale) -> Account:
     """Scripts flushed, connections killed by the server, writes paused, memory full, and connections killed then."""
-    with Field("scripts flushed, clients killed, writes paused, memory full", directory, bound_s=20) as field:
+    faults = "scripts flushed, clients killed, writes paused, memory full, both at once"
+    with Field(faults, directory, bound_s=20) as field:
         workers = [field.worker().wait_ready() for _ in range(2)]
         times = scale.faults(0.1, 5)
         field.produce(scale.part(0.1, 300), scale.part(0.1, 300) / (times * 0.9))
@@ -317,8 +318,9 @@ def turmoil(directory: Path, scale: Scale) -> Account:
             pause(random.uniform(0.1, 0.5))
             _disturb(field, number % 5)
             field.fault()
-        field.account.notes += [f"the worker {each.pid} ended, see its log" for each in workers if not each.alive]
-        if not field.account.notes:
+        ends = [f"worker {each.pid} ended: {each.log.read_text()[-500:]}" for each in workers if not each.alive]
+        field.account.notes += ends
+        if not ends:
             wait_until_idle(field.server.client)
         return field.settle()
 
