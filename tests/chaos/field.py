@@ -170,7 +170,7 @@ class Field:
         for thread in self._producers:
             thread.join(600)
         self._calm_at = max(self._calm_at, time.monotonic() if self.account.faults else 0.0)
-        self.account.notes += self.stuck_workers()
+        self.account.notes += self.fallen()
         while len(self.living) < workers:
             self.worker(kind, queues=queues)
         self._await_end()
@@ -182,9 +182,10 @@ class Field:
         self.account.took_s = round(time.monotonic() - self._began, 1)
         return self.account
 
-    def stuck_workers(self) -> list[str]:
-        """Name what is wrong with the workers that went through the faults."""
-        return []
+    def fallen(self) -> list[str]:
+        """Tell of the workers that ended though nobody killed or stopped them."""
+        ended = [each for each in self.workers if not each.alive and not each.is_to_end]
+        return [f"worker {each.pid} ended: {each.log.read_text()[-500:]}" for each in ended]
 
     def _await_end(self) -> None:
         """Wait for every call; stop when nothing ended for a while."""

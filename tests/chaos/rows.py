@@ -224,7 +224,7 @@ def _stop_at(field: Field, proxy: Proxy, how: str, k: int) -> None:
     def strike(link: Link) -> None:
         done.set()
         if how.startswith("die"):
-            worker.process.kill()
+            worker.send(signal.SIGKILL)
         else:
             link.cut()
 
@@ -311,16 +311,15 @@ def turmoil(directory: Path, scale: Scale) -> Account:
     """Scripts flushed, connections killed by the server, writes paused, memory full, and connections killed then."""
     faults = "scripts flushed, clients killed, writes paused, memory full, both at once"
     with Field(faults, directory, bound_s=20) as field:
-        workers = [field.worker().wait_ready() for _ in range(2)]
+        for _ in range(2):
+            field.worker().wait_ready()
         times = scale.faults(0.1, 5)
         field.produce(scale.part(0.1, 300), scale.part(0.1, 300) / (times * 0.9))
         for number in range(times):
             pause(random.uniform(0.1, 0.5))
             _disturb(field, number % 5)
             field.fault()
-        ends = [f"worker {each.pid} ended: {each.log.read_text()[-500:]}" for each in workers if not each.alive]
-        field.account.notes += ends
-        if not ends:
+        if not field.fallen():
             wait_until_idle(field.server.client)
         return field.settle()
 

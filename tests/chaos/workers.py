@@ -29,6 +29,8 @@ class Worker:
         environ = {**clean_environ(), "GAIA_REDIS_URL": url, ledger.DIRECTORY: str(directory)}
         self.process = Forked(_work, [run, queues], environ, self.log)
         self.pid = self.process.pid
+        self.is_to_end = False
+        """The row has killed or stopped it."""
 
     @property
     def alive(self) -> bool:
@@ -44,14 +46,16 @@ class Worker:
         until(lambda: ledger.has_ended_one(self.directory, self.pid) or not self.alive, timeout_s, what="a first end")
 
     def send(self, number: signal.Signals) -> None:
+        self.is_to_end |= number == signal.SIGKILL
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        self.process.kill()
+        self.send(signal.SIGKILL)
         self.process.wait(10)
 
     def stop(self, timeout_s: float = 40) -> int:
         """End it by SIGTERM; give the exit code, negative if it took SIGKILL."""
+        self.is_to_end = True
         self.send(signal.SIGCONT)
         return stop(self.process, timeout_s)
 
