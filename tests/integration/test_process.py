@@ -25,7 +25,7 @@ def marker() -> Iterator[str]:
     """A number of seconds for `sleep` that no other process has; at the end no process has it any more."""
     found = f"1000.{secrets.randbelow(10**12):012}"
     yield found
-    until(lambda: bearers(found) == [])
+    until(lambda: bearers(found) == [], 5)
 
 
 def bearers(marker: str) -> list[psutil.Process]:
@@ -85,7 +85,7 @@ def test_a_killed_worker_takes_its_programs_along_and_its_ids_are_lost(
         reading = producer.submit(process.Output(started.id, wait_s=30))
         until(lambda: len(bearers(marker)) == 4)
         worker.process.kill()
-        until(lambda: bearers(marker) == [])
+        until(lambda: bearers(marker) == [], 5)
     with cluster.worker(fresh_url, "process", "--name", "c", log=tmp_path / "c2.log", **SETTINGS):
         with pytest.raises(HolderLost):
             producer.submit(process.Status(started.id)).get(timeout=20)

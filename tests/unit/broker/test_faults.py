@@ -87,7 +87,7 @@ def test_two_calls_of_one_tag_are_delayed_side_by_side(client: "redis.Redis", on
         one.turn(1)
         one.turn(0, one.act("same", "delay", time.time() + 0.1))
     found: list[str] = []
-    until(lambda: found.extend(one.turn(2)[1]) or len(found) == 2)
+    until(lambda: found.extend(one.turn(2)[1]) or len(found) == 2, 5)
 
 
 def test_a_server_clock_that_was_set_back_stops_no_sweep(client: "redis.Redis", one: Worker, other: Worker) -> None:

@@ -159,6 +159,6 @@ def test_a_call_that_ends_in_an_error_leaves_nothing_to_the_collector(
     gc.disable()
     try:
         left = run()
-        until(lambda: left() is None)
+        until(lambda: left() is None, 5)
     finally:
         gc.enable()

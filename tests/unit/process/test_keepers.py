@@ -40,7 +40,7 @@ def test_a_killed_worker_leaves_no_process_no_group_and_no_directory(
     site = groups.name_of(worker.pid, launcher.pid)
     worker.kill()
     worker.wait()
-    until(lambda: bearers() == [], what="the end of every program")
+    until(lambda: bearers() == [], 5, what="the end of every program")
     until(lambda: not launcher.is_running(), 10)
     assert list(Path("/sys/fs/cgroup").glob(f"*/**/{site}")) == []
 
@@ -52,7 +52,7 @@ def test_a_worker_and_a_launcher_killed_at_once_leave_no_process(
     launcher.kill()
     worker.kill()
     worker.wait()
-    until(lambda: bearers() == [], what="the end of every program")
+    until(lambda: bearers() == [], 5, what="the end of every program")
     until(lambda: not launcher.is_running(), 10)
     # What is left without anybody to remove it, the next worker removes.
     sweep_directories()

@@ -195,7 +195,7 @@ def test_a_thread_that_ends_as_it_is_begun_with_leaves_no_descriptor(monkeypatch
     before = descriptors()
     waits(0.05)
     assert ended.is_set()
-    until(lambda: descriptors() <= before)
+    until(lambda: descriptors() <= before, 5)
 
 
 def test_a_thread_that_there_is_not_is_none() -> None:
